@@ -1,0 +1,100 @@
+//! Parts die in the middle of a race, and the promises hold.
+//!
+//! A fault counts only if at least [`IN_FLIGHT`] claims were under way when it struck; otherwise the test fails.
+
+use std::time::Duration;
+
+use e2e::client::Client;
+use e2e::coupons::{self, OPEN};
+use e2e::load::{self, Outcome, Plan, Record};
+use e2e::stack::{Stack, alone};
+use e2e::tokens::{Minter, user_ids};
+use e2e::{audit, faults, users};
+
+const USERS: usize = 3_000;
+const STOCK: usize = 1_500;
+const WORKERS: usize = 150;
+const IN_FLIGHT: usize = 50;
+/// Answers before the fault: far enough into the race, and far from its end.
+const ANSWERS: usize = 600;
+/// The gateway stops using a dead instance within this.
+const NOTICE: Duration = Duration::from_secs(3);
+
+/// What was seen of a fault.
+struct Struck {
+    record: Record,
+    /// When, on the load's clock.
+    at: Duration,
+    in_flight: usize,
+}
+
+/// A race with `strike` in its middle, then the audit, then the stack whole again.
+async fn race_with(strike: impl AsyncFnOnce(&Stack)) -> Struck {
+    let stack = Stack::load();
+    let client = Client::gateway(&stack);
+    let admin = users::admin(&stack, &client).await;
+    let coupon = coupons::create(&client, &admin, STOCK as u64, OPEN).await;
+    let mysql = audit::mysql(&stack).await;
+    let plan = Plan { users: user_ids(USERS), parallel: 2, workers: WORKERS };
+    let load = load::start(&client, &Minter::of(&stack), coupon, &plan);
+
+    load.live.wait_for(ANSWERS, IN_FLIGHT).await;
+    let (in_flight, at) = (load.live.in_flight(), load.live.elapsed());
+    strike(&stack).await;
+    let record = load.finish().await;
+    println!("{in_flight} claims in flight at {at:?}; {}", record.summary());
+    assert!(in_flight >= IN_FLIGHT, "{in_flight} claims in flight: this proves nothing");
+
+    assert_eq!(record.count(|o| matches!(o, Outcome::Wrong(..))), 0, "{:?}", record.sample());
+    audit::check(&mysql, coupon, STOCK, &record).await;
+    audit::wait_for_issued(&client, coupon, STOCK as u64, Duration::from_secs(60)).await;
+    faults::wait_until_whole(&stack).await;
+    Struck { record, at, in_flight }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_of_the_issue_service_dies() {
+    let _stack = alone().await;
+    let struck = race_with(async |stack| faults::kill_9(stack.one("issue-service").pid)).await;
+    let failed: Vec<_> = struck.record.failed().collect();
+    assert!(
+        failed.len() <= struck.in_flight,
+        "{} claims failed, {} were in flight",
+        failed.len(),
+        struck.in_flight
+    );
+    for attempt in failed {
+        assert!(attempt.began < struck.at + NOTICE, "sent to a dead instance {NOTICE:?} later: {attempt:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_dies() {
+    let _stack = alone().await;
+    let struck = race_with(async |stack| faults::kill_9(stack.one("issue-consumer").pid)).await;
+    assert_eq!(
+        struck.record.failed().count(),
+        0,
+        "claims do not need the consumer: {:?}",
+        struck.record.sample()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_redis_master_dies() {
+    let _stack = alone().await;
+    let struck = race_with(async |stack| faults::kill_9(faults::redis_master_pid(stack).await)).await;
+    assert_eq!(struck.record.count(|o| matches!(o, Outcome::Broken(_))), 0, "{:?}", struck.record.sample());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coupon_service_is_restarted() {
+    let _stack = alone().await;
+    let struck = race_with(async |stack| faults::terminate(stack.one("coupon-service").pid)).await;
+    assert_eq!(
+        struck.record.failed().count(),
+        0,
+        "the ledger has the definition: {:?}",
+        struck.record.sample()
+    );
+}

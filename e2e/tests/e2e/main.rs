@@ -1,0 +1,14 @@
+//! End to end, through the gateway of the stack that FIRSTCOME_STATE names.
+//!
+//! Tests that get along take the stack together; those that break something, or need the machine for themselves,
+//! take it alone (`stack::shared`, `stack::alone`).
+
+mod claims;
+mod faults;
+mod gateway;
+mod logs;
+mod race;
+mod sessions;
+mod sign_up;
+mod tokens;
+mod trust;

@@ -1,0 +1,48 @@
+//! Far more users than stock, each asking twice in parallel, on two instances.
+
+use std::time::Duration;
+
+use e2e::client::Client;
+use e2e::coupons::{self, OPEN};
+use e2e::load::{self, Outcome, Plan};
+use e2e::stack::{Stack, alone};
+use e2e::tokens::{Minter, user_ids};
+use e2e::{audit, users};
+
+const STOCK: usize = 200;
+const USERS: usize = 3_000;
+/// Users at a time, each with two connections.
+const WORKERS: usize = 250;
+/// The write-back interval and what a busy machine adds.
+const WRITE_BACK: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stock_goes_to_as_many_users_once_each() {
+    let _stack = alone().await;
+    let stack = Stack::load();
+    assert!(stack.instances("issue-service").len() >= 2, "this needs two instances of the issue service");
+    let client = Client::gateway(&stack);
+    let admin = users::admin(&stack, &client).await;
+    let coupon = coupons::create(&client, &admin, STOCK as u64, OPEN).await;
+    let plan = Plan { users: user_ids(USERS), parallel: 2, workers: WORKERS };
+    let record = load::start(&client, &Minter::of(&stack), coupon, &plan).finish().await;
+    println!("{}", record.summary());
+
+    assert_eq!(
+        record.count(|o| matches!(o, Outcome::Wrong(..) | Outcome::Broken(_))),
+        0,
+        "{:?}",
+        record.sample()
+    );
+    assert_eq!(record.told_twice(), 0, "a second claim of one user is a repeat, not a second coupon");
+    assert_eq!(record.winners().len(), STOCK, "{}", record.summary());
+    let rows = audit::check(&audit::mysql(&stack).await, coupon, STOCK, &record).await;
+    let level = audit::wait_for_issued(&client, coupon, STOCK as u64, WRITE_BACK).await;
+    println!("the coupon service shows {STOCK} after {level:?}");
+    let members = audit::redis_users(&stack, coupon).await;
+    assert_eq!(members, rows.keys().copied().collect(), "Redis and MySQL differ");
+
+    let shown = client.get(&format!("/coupons/{coupon}"), None).await.expect(200);
+    assert_eq!(shown["remainingQuantity"], 0, "{shown}");
+    assert_eq!(shown["state"], "SOLD_OUT", "{shown}");
+}

@@ -1,0 +1,15 @@
+//! The only place that reads the wall clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Unix time in milliseconds.
+#[expect(clippy::disallowed_methods, reason = "the tool stands alone; this is its one reading of wall time")]
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    whole_ms(since)
+}
+
+/// Milliseconds of a duration; half a billion years fit.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,196 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The developer's tool: the whole system on real servers, without Docker.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build everything, find or get the servers, start it all, and keep it running until Ctrl-C
+    Up(Up),
+    /// What runs where
+    Status {
+        #[command(flatten)]
+        place: Place,
+        /// For scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop everything in order; data stays
+    Down {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Stop everything and remove data, logs, ports and secrets of the run
+    Reset {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Stop one process in order and start it again
+    Restart {
+        /// A process (issue-service-1) or all of a kind (issue-service)
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// SIGKILL a process, as a fault; the supervisor starts it again
+    Kill {
+        /// A process (redis-1) or all of a kind (issue-service)
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Change the number of instances: scale issue-service=3
+    Scale {
+        /// NAME=COUNT
+        #[arg(value_parser = pair::<usize>)]
+        target: (String, usize),
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the log of a process; without a name, list the logs
+    Logs {
+        name: Option<String>,
+        /// Go on as it grows
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// 15,000 users race for 1,000 coupons on the running stack; audits and judges
+    Demo(Demo),
+    /// Format, lints and all tests on servers of their own
+    Test(Test),
+    /// Measurements on the running stack
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Become a supervised process (internal)
+    #[command(hide = true)]
+    Child {
+        #[arg(long)]
+        record: Option<PathBuf>,
+        #[arg(long)]
+        parent: i32,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// Folder of the run: state, data, logs, secrets [default: target/firstcome]
+    #[arg(long, env = "FIRSTCOME_STATE", hide_env_values = true)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Debug binaries: quick to build, slow to run
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Return when all is ready; `cargo xtask down` ends it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// MySQL instead of MariaDB
+    #[arg(long)]
+    pub(crate) mysql: bool,
+    /// Only the servers, for work on a service
+    #[arg(long, conflicts_with = "demo")]
+    pub(crate) servers_only: bool,
+    /// Run the demo when all is ready, then stop (with --detach: leave it running)
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// A port of your own, such as gateway=8081; may be repeated
+    #[arg(long = "port", value_name = "NAME=PORT", value_parser = pair::<u16>)]
+    pub(crate) ports: Vec<(String, u16)>,
+    /// The supervisor behind --detach
+    #[arg(long, hide = true)]
+    pub(crate) supervise: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Coupons to win
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) stock: u32,
+    /// Users who sign up and log in over HTTP
+    #[arg(long, default_value_t = 200)]
+    pub(crate) signups: u32,
+    /// Further users, with tokens made from the run's signing key
+    #[arg(long, default_value_t = 15_000)]
+    pub(crate) users: u32,
+    /// Time over which the users arrive
+    #[arg(long, default_value = "20s")]
+    pub(crate) ramp: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Test {
+    /// Leave out the end-to-end tests
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only tests whose name contains this; skips format and lints
+    #[arg(long, value_name = "NAME")]
+    pub(crate) filter: Option<String>,
+    /// Only this package
+    #[arg(short, long)]
+    pub(crate) package: Option<String>,
+    /// MySQL instead of MariaDB
+    #[arg(long)]
+    pub(crate) mysql: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Bench {
+    /// Sizes, starts and latencies of the whole, as a report
+    Smoke {
+        #[command(flatten)]
+        place: Place,
+        /// Where the report goes [default: docs/benchmarks/smoke.md]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+/// NAME=VALUE.
+fn pair<T>(text: &str) -> Result<(String, T), String>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    let (name, value) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
+    Ok((name.to_owned(), value.parse().map_err(|error| format!("{value}: {error}"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs() {
+        let cli = Cli::parse_from(["xtask", "scale", "issue-service=3"]);
+        let Command::Scale { target, .. } = cli.command else { panic!("not scale") };
+        assert_eq!(target, ("issue-service".to_owned(), 3));
+        assert!(Cli::try_parse_from(["xtask", "up", "--port", "gateway=99999"]).is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! The loopback ports of a run: kept from the folder's last run, given by the user, well known, or any free one.
+//!
+//! A port that was given or kept and is taken by somebody else is an error that names it; nothing moves silently.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+
+use crate::state::{Folder, Ports, write_atomically};
+
+/// Below the range from which the kernel takes ports of outgoing connections, so that none of those can sit on a
+/// port that a stopped server wants back.
+const CHOSEN: std::ops::Range<u16> = 20_000..32_000;
+
+/// Ports that are nice to remember, used when they are free and the run is the user's own.
+const WELL_KNOWN: [(&str, u16); 3] = [("gateway", 8080), ("consul", 8500), ("zipkin", 9411)];
+
+/// Decides a port for each name and writes the choice into the folder.
+pub(crate) fn choose(folder: &Folder, names: &[&str], given: &Ports, well_known: bool) -> Result<Ports> {
+    let kept: Ports = std::fs::read(folder.ports_file())
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    if let Some(unknown) = given.keys().find(|name| !names.contains(&name.as_str())) {
+        bail!("--port {unknown}=...: no such port; known are {}", names.join(", "));
+    }
+    // Listeners stay open until all are chosen, so that no port is chosen twice.
+    let mut held = Vec::new();
+    let mut ports = Ports::new();
+    for &name in names {
+        let (port, listener) = match (given.get(name), kept.get(name)) {
+            (Some(&port), _) => (port, listen(port).with_context(|| taken(name, port))?),
+            (None, Some(&port)) => (port, listen(port).with_context(|| taken(name, port))?),
+            (None, None) => free(well_known.then(|| known(name)).flatten())?,
+        };
+        held.push(listener);
+        ports.insert(name.to_owned(), port);
+    }
+    write_atomically(&folder.ports_file(), &serde_json::to_vec_pretty(&ports)?)?;
+    Ok(ports)
+}
+
+fn known(name: &str) -> Option<u16> {
+    WELL_KNOWN.iter().find(|(known, _)| *known == name).map(|(_, port)| *port)
+}
+
+fn taken(name: &str, port: u16) -> String {
+    format!(
+        "port {port} of {name} is taken by another program: free it, or choose another by --port {name}=PORT"
+    )
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?)
+}
+
+fn free(preferred: Option<u16>) -> Result<(u16, TcpListener)> {
+    if let Some(port) = preferred
+        && let Ok(listener) = listen(port)
+    {
+        return Ok((port, listener));
+    }
+    for _ in 0..1_000 {
+        let [high, low] = crate::secrets::random::<2>()?;
+        let port = CHOSEN.start + u16::from_be_bytes([high, low]) % (CHOSEN.end - CHOSEN.start);
+        if let Ok(listener) = listen(port) {
+            return Ok((port, listener));
+        }
+    }
+    bail!("no free port between {} and {}", CHOSEN.start, CHOSEN.end)
+}
+
+/// A short random name for things that must not collide.
+pub(crate) fn random_name() -> Result<String> {
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(crate::secrets::random::<9>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path()).unwrap();
+        (temporary, folder)
+    }
+
+    #[test]
+    fn chosen_once_and_kept() {
+        let (_keep, folder) = folder();
+        let first = choose(&folder, &["a", "b"], &Ports::new(), false).unwrap();
+        assert_ne!(first["a"], first["b"]);
+        assert_eq!(choose(&folder, &["a", "b"], &Ports::new(), false).unwrap(), first);
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let (_keep, folder) = folder();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let given = Ports::from([("a".to_owned(), port)]);
+        let error = choose(&folder, &["a"], &given, false).unwrap_err().to_string();
+        assert!(error.contains(&format!("port {port} of a is taken")), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused() {
+        let (_keep, folder) = folder();
+        let given = Ports::from([("x".to_owned(), 1)]);
+        assert!(choose(&folder, &["a"], &given, false).unwrap_err().to_string().contains("no such port"));
+    }
+}

@@ -1,0 +1,440 @@
+//! One run: its folder, servers and services, in the order of their start and stop.
+//!
+//! The folder's lock is held for the whole life of a [`Stack`], so two supervisors never work on one folder.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::build::{Binaries, workspace};
+use crate::config_repository::{self, ADMIN_EMAIL};
+use crate::control::{self, Request};
+use crate::interrupt::Interrupt;
+use crate::ports;
+use crate::process;
+use crate::progress::Progress;
+use crate::secrets;
+use crate::servers::sql::{self, Engine};
+use crate::servers::{Programs, consul, kafka, redis, zipkin};
+use crate::services::{self, CONFIG_SERVER, GATEWAY, Service};
+use crate::state::{
+    Admin, Folder, Jwt, Kafka, Lock, Mysql, Phase, Ports, Redis, ServerState, ServiceState, State,
+    write_atomically,
+};
+use crate::supervisor::{Child, Kind, Supervisor};
+
+/// Orderly ends: the gateway, then the services, then the servers. Together below ten seconds.
+const GATEWAY_GRACE: Duration = Duration::from_millis(2_500);
+const SERVICE_GRACE: Duration = Duration::from_millis(3_000);
+const SERVER_GRACE: Duration = Duration::from_millis(3_500);
+
+pub(crate) struct Options {
+    pub(crate) folder: Folder,
+    pub(crate) engine: Engine,
+    pub(crate) ports: Ports,
+    /// Whether the trace UI runs, and ports that are easy to remember are preferred.
+    pub(crate) for_people: bool,
+}
+
+pub(crate) struct Stack {
+    pub(crate) folder: Folder,
+    pub(crate) ports: Ports,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) progress: Progress,
+    pub(crate) supervisor: Arc<Supervisor>,
+    engine: Engine,
+    phase: Mutex<Phase>,
+    binaries: Mutex<Option<Binaries>>,
+    _lock: Lock,
+}
+
+impl Stack {
+    /// Takes the folder, ends what a dead run left there, and chooses ports and secrets.
+    pub(crate) fn prepare(options: Options, interrupt: Interrupt, progress: Progress) -> Result<Arc<Self>> {
+        let Options { folder, engine, ports: given, for_people } = options;
+        folder.create()?;
+        let Some(lock) = Lock::take(&folder)? else {
+            bail!(
+                "a stack runs in {} already: see `cargo xtask status`, end it by `cargo xtask down`",
+                folder.root().display()
+            );
+        };
+        clean(&folder, &progress)?;
+        let engine = Engine::of_folder(&folder, engine)?;
+        let mut names = vec![
+            GATEWAY,
+            CONFIG_SERVER,
+            "mysql",
+            "kafka",
+            "kafka-controller",
+            "consul",
+            "consul-rpc",
+            "consul-serf",
+        ];
+        names.extend(redis::NODES);
+        names.extend(redis::SENTINELS);
+        if for_people {
+            names.push("zipkin");
+        }
+        let ports = ports::choose(&folder, &names, &given, for_people)?;
+        secrets::create(&folder)?;
+        rotate_logs(&folder)?;
+        let supervisor = Supervisor::new(folder.clone(), progress.clone());
+        let stack = Arc::new(Self {
+            folder,
+            ports,
+            interrupt,
+            progress,
+            supervisor,
+            engine,
+            phase: Mutex::new(Phase::Starting),
+            binaries: Mutex::new(None),
+            _lock: lock,
+        });
+        let weak = Arc::downgrade(&stack);
+        stack.supervisor.on_change(move || {
+            if let Some(stack) = weak.upgrade() {
+                stack.publish();
+            }
+        });
+        let supervisor = stack.supervisor.clone();
+        stack.interrupt.on_hard(move || supervisor.kill_all());
+        stack.publish();
+        let handler = Arc::downgrade(&stack);
+        control::serve(&stack.folder, move |request, say| match handler.upgrade() {
+            Some(stack) => stack.handle(request, say),
+            None => bail!("the stack ends"),
+        })?;
+        Ok(stack)
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        self.ports.get(name).copied().unwrap_or_default()
+    }
+
+    /// Starts all servers side by side and waits until each is ready.
+    pub(crate) fn start_servers(self: &Arc<Self>, programs: &Programs) -> Result<()> {
+        std::thread::scope(|scope| {
+            let threads = [
+                scope.spawn(|| self.start_redis(programs)),
+                scope.spawn(|| self.start_sql(programs)),
+                scope.spawn(|| self.start_kafka(programs)),
+                scope.spawn(|| {
+                    let step = self.progress.step("consul");
+                    let spec = consul::spec(&programs.consul, &self.folder, &self.ports)?;
+                    let child = self.supervisor.start(spec);
+                    self.ready(&[child])?;
+                    step.done(&format!("127.0.0.1:{}", self.port("consul")));
+                    Ok(())
+                }),
+                scope.spawn(|| {
+                    let (Some(jar), Some(&port)) = (&programs.zipkin, self.ports.get("zipkin")) else {
+                        return Ok(());
+                    };
+                    let step = self.progress.step("zipkin");
+                    let child = self.supervisor.start(zipkin::spec(&programs.java, jar, &self.folder, port)?);
+                    self.ready(&[child])?;
+                    step.done(&format!("127.0.0.1:{port}"));
+                    Ok(())
+                }),
+            ];
+            let results =
+                threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            results.into_iter().collect::<Result<Vec<()>>>()
+        })?;
+        self.write_test_servers()
+    }
+
+    fn ready(&self, children: &[Arc<Child>]) -> Result<()> {
+        self.supervisor.wait_ready(children, &self.interrupt)
+    }
+
+    fn start_redis(&self, programs: &Programs) -> Result<()> {
+        let step = self.progress.step("redis");
+        let cluster = redis::Cluster {
+            program: programs.redis.clone(),
+            folder: self.folder.clone(),
+            ports: self.ports.clone(),
+            password: secrets::read(&self.folder, secrets::REDIS)?,
+        };
+        let master = cluster.configure()?;
+        step.say("starting the nodes");
+        let nodes: Vec<_> = redis::NODES.map(|name| self.supervisor.start(cluster.node(name))).to_vec();
+        self.ready(&nodes)?;
+        step.say("starting the Sentinels");
+        let sentinels: Vec<_> =
+            redis::SENTINELS.map(|name| self.supervisor.start(cluster.sentinel(name))).to_vec();
+        let answering = || redis::SENTINELS.iter().all(|name| redis::answers(self.port(name)));
+        let begun = Instant::now();
+        self.interrupt
+            .wait_until(|| (answering() || begun.elapsed() > Duration::from_secs(5)).then_some(()))?;
+        cluster.hurry_sentinels()?;
+        self.ready(&sentinels)?;
+        step.done(&format!("master {master}, 2 replicas, 3 Sentinels"));
+        Ok(())
+    }
+
+    fn start_sql(&self, programs: &Programs) -> Result<()> {
+        let engine = programs.sql.engine();
+        let step = self.progress.step(engine.name());
+        step.say("making the data folder");
+        let password = secrets::read(&self.folder, secrets::MYSQL)?;
+        programs.sql.prepare(&self.folder, &password, &self.interrupt)?;
+        step.say("starting");
+        let child = self.supervisor.start(programs.sql.spec(&self.folder, self.port("mysql")));
+        self.ready(&[child])?;
+        step.done(&format!("127.0.0.1:{}", self.port("mysql")));
+        Ok(())
+    }
+
+    fn start_kafka(&self, programs: &Programs) -> Result<()> {
+        let step = self.progress.step("kafka");
+        let broker = kafka::Broker {
+            java: programs.java.clone(),
+            jars: programs.kafka.clone(),
+            folder: self.folder.clone(),
+            port: self.port("kafka"),
+            controller: self.port("kafka-controller"),
+        };
+        step.say("formatting its storage");
+        broker.prepare(&self.interrupt)?;
+        step.say("starting");
+        let child = self.supervisor.start(broker.spec());
+        self.ready(&[child])?;
+        step.done(&format!("127.0.0.1:{}", self.port("kafka")));
+        Ok(())
+    }
+
+    /// Imports the configuration and starts our services, wave after wave.
+    pub(crate) fn start_services(self: &Arc<Self>, binaries: Binaries) -> Result<()> {
+        let source = workspace().join("config-repo");
+        let commit = config_repository::import(&source, &self.folder, &self.ports, &self.interrupt)
+            .context("make the configuration repository")?;
+        self.progress.note(&format!("configuration: commit {}", &commit[..commit.len().min(8)]));
+        *self.binaries.lock().unwrap_or_else(PoisonError::into_inner) = Some(binaries);
+        for wave in services::WAVES {
+            let mut children = Vec::new();
+            let mut steps = Vec::new();
+            for service in wave {
+                for name in service.names() {
+                    steps.push(self.progress.step(&name));
+                    children.push(self.start_service(service, &name)?);
+                }
+            }
+            for (child, step) in children.iter().zip(steps) {
+                let result = self.ready(std::slice::from_ref(child));
+                if result.is_err() {
+                    step.clear();
+                }
+                result?;
+                let url = child.status().endpoint.map(|endpoint| endpoint.url).unwrap_or_default();
+                step.done(&url);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_service(&self, service: &Service, name: &str) -> Result<Arc<Child>> {
+        let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let binaries = binaries.context("the services have not been started yet")?;
+        Ok(self.supervisor.start(service.spec(name, &self.folder, &self.ports, &binaries)?))
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.publish();
+    }
+
+    /// Ends everything in order; within ten seconds, by force if need be.
+    pub(crate) fn stop(&self) {
+        self.set_phase(Phase::Stopping);
+        let children = self.supervisor.children();
+        let of = |test: &dyn Fn(&Child) -> bool| -> Vec<Arc<Child>> {
+            children.iter().filter(|child| test(child)).cloned().collect()
+        };
+        let begun = Instant::now();
+        let supervisor = &self.supervisor;
+        supervisor.stop(&of(&|child| child.spec.group == GATEWAY), GATEWAY_GRACE);
+        let services = of(&|child| child.spec.kind == Kind::Service && child.spec.group != CONFIG_SERVER);
+        supervisor.stop(&services, SERVICE_GRACE);
+        // Sentinels first, or they would take the stop of the master for a failure.
+        supervisor.stop(&of(&|child| child.spec.group == "sentinel"), Duration::from_millis(500));
+        supervisor.stop(&of(&|_| true), SERVER_GRACE);
+        self.set_phase(Phase::Stopped);
+        let _ = fs::remove_file(self.folder.run().join("control.sock"));
+        if !children.is_empty() {
+            self.progress.note(&format!("everything stopped in {:.1} s", begun.elapsed().as_secs_f64()));
+        }
+    }
+
+    fn handle(self: &Arc<Self>, request: Request, say: &mut dyn FnMut(&str)) -> Result<()> {
+        match request {
+            Request::Down => {
+                self.interrupt.request();
+                Ok(())
+            }
+            Request::Kill(name) => {
+                for child in self.supervisor.find(&name)? {
+                    let pid = self.supervisor.kill(&child)?;
+                    let note = format!("{} (pid {pid}) killed by request", child.spec.name);
+                    self.progress.note(&note);
+                    say(&note);
+                }
+                Ok(())
+            }
+            Request::Restart(name) => {
+                for child in self.supervisor.find(&name)? {
+                    self.supervisor.restart(&child, SERVER_GRACE, &self.interrupt)?;
+                    let pid = child.status().pid.unwrap_or_default();
+                    let note = format!("{} restarted as pid {pid}", child.spec.name);
+                    self.progress.note(&note);
+                    say(&note);
+                }
+                Ok(())
+            }
+            Request::Scale(group, count) => self.scale(&group, count, say),
+        }
+    }
+
+    fn scale(&self, group: &str, count: usize, say: &mut dyn FnMut(&str)) -> Result<()> {
+        let service = services::named(group).filter(|service| service.scales).with_context(|| {
+            let names: Vec<&str> = services::WAVES
+                .iter()
+                .flat_map(|wave| wave.iter().filter(|service| service.scales).map(|service| service.group))
+                .collect();
+            format!("{group} can't be scaled; these can: {}", names.join(", "))
+        })?;
+        let wanted: Vec<String> = (1..=count).map(|number| service.name(number)).collect();
+        let running = self.supervisor.children();
+        let running: Vec<_> = running.into_iter().filter(|child| child.spec.group == group).collect();
+        let surplus: Vec<_> =
+            running.iter().filter(|child| !wanted.contains(&child.spec.name)).cloned().collect();
+        self.supervisor.remove(&surplus, SERVER_GRACE);
+        let mut started = Vec::new();
+        for name in wanted.iter().filter(|name| running.iter().all(|child| child.spec.name != **name)) {
+            started.push(self.start_service(&service, name)?);
+        }
+        self.ready(&started)?;
+        let note =
+            format!("{group}: {count} instances ({} started, {} stopped)", started.len(), surplus.len());
+        self.progress.note(&note);
+        say(&note);
+        Ok(())
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let children = self.supervisor.children();
+        let loopback = |name: &str| format!("127.0.0.1:{}", self.port(name));
+        let has_services = children.iter().any(|child| child.spec.kind == Kind::Service);
+        let service = |child: &Arc<Child>| {
+            let status = child.status();
+            ServiceState {
+                name: child.spec.group.clone(),
+                instance: child.spec.name.clone(),
+                url: status.endpoint.as_ref().map(|it| it.url.clone()),
+                admin_url: status.endpoint.and_then(|it| it.admin_url),
+                pid: status.pid,
+                log: self.folder.log(&child.spec.name),
+                ready: status.ready,
+                restarts: status.restarts,
+                started_in_ms: status.started_in.and_then(|it| u64::try_from(it.as_millis()).ok()),
+            }
+        };
+        let server = |child: &Arc<Child>| {
+            let status = child.status();
+            ServerState {
+                name: child.spec.name.clone(),
+                address: child.spec.address.clone().unwrap_or_default(),
+                pid: status.pid,
+                log: self.folder.log(&child.spec.name),
+                ready: status.ready,
+                restarts: status.restarts,
+                started_in_ms: status.started_in.and_then(|it| u64::try_from(it.as_millis()).ok()),
+            }
+        };
+        let of = |kind: Kind| children.iter().filter(move |child| child.spec.kind == kind);
+        let admin = secrets::read(&self.folder, secrets::ADMIN_PASSWORD).ok();
+        State {
+            phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
+            supervisor: nix::unistd::getpid().as_raw(),
+            gateway: has_services.then(|| format!("http://{}", loopback(GATEWAY))),
+            admin: admin.map(|password| Admin { email: ADMIN_EMAIL.to_owned(), password }),
+            services: of(Kind::Service).map(service).collect(),
+            servers: of(Kind::Server).map(server).collect(),
+            trace_ui: self.ports.get("zipkin").map(|port| format!("http://127.0.0.1:{port}/zipkin/")),
+            consul_ui: Some(format!("http://{}/ui/", loopback("consul"))),
+            config_server: has_services.then(|| format!("http://{}", loopback(CONFIG_SERVER))),
+            config_repository: has_services.then(|| self.folder.config_git().display().to_string()),
+            mysql: Mysql {
+                engine: self.engine.name().to_owned(),
+                host: "127.0.0.1".to_owned(),
+                port: self.port("mysql"),
+                username: sql::USER.to_owned(),
+                password_file: self.folder.secret(secrets::MYSQL),
+            },
+            redis: Redis {
+                sentinels: redis::SENTINELS.map(loopback).to_vec(),
+                master: redis::MASTER.to_owned(),
+                password_file: self.folder.secret(secrets::REDIS),
+            },
+            kafka: Kafka { bootstrap_servers: loopback("kafka"), topic: "coupon.issued".to_owned() },
+            signing_key_file: self.folder.secret(secrets::SIGNING_KEY),
+            jwt: Jwt { issuer: "firstcome".to_owned(), audience: "firstcome".to_owned() },
+        }
+    }
+
+    fn publish(&self) {
+        // Serialised by the lock, or an older picture could overwrite a newer one.
+        static ONE_WRITER: Mutex<()> = Mutex::new(());
+        let _one = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = serde_json::to_vec_pretty(&self.state())
+            .map_err(anyhow::Error::from)
+            .and_then(|text| write_atomically(&self.folder.state_file(), &text));
+        if let Err(error) = written {
+            self.progress.note(&format!("state.json: {error:#}"));
+        }
+    }
+
+    /// Where integration tests find the servers.
+    fn write_test_servers(&self) -> Result<()> {
+        let state = self.state();
+        let servers = json!({
+            "mysql": {
+                "host": state.mysql.host, "port": state.mysql.port, "username": state.mysql.username,
+                "password": secrets::read(&self.folder, secrets::MYSQL)?,
+            },
+            "kafka": { "bootstrapServers": state.kafka.bootstrap_servers },
+            "redis": {
+                "sentinels": state.redis.sentinels, "master": state.redis.master,
+                "password": secrets::read(&self.folder, secrets::REDIS)?,
+                "address": format!("127.0.0.1:{}", self.port(redis::NODES[0])),
+            },
+            "consul": { "url": format!("http://127.0.0.1:{}", self.port("consul")) },
+        });
+        write_atomically(&self.folder.test_servers_file(), &serde_json::to_vec_pretty(&servers)?)
+    }
+}
+
+/// Ends the processes that a run without a supervisor left behind.
+pub(crate) fn clean(folder: &Folder, progress: &Progress) -> Result<()> {
+    let left = process::clean_stale(&folder.run(), Duration::from_secs(5))?;
+    if !left.is_empty() {
+        progress.note(&format!("ended what an earlier run left behind: {}", left.join(", ")));
+    }
+    Ok(())
+}
+
+/// Each run has logs of its own; those of the run before are kept beside.
+fn rotate_logs(folder: &Folder) -> Result<()> {
+    for entry in fs::read_dir(folder.logs())? {
+        let path = entry?.path();
+        // The supervisor's own log is being written.
+        if path.extension().is_some_and(|it| it == "log") && path.file_stem().is_none_or(|it| it != "xtask") {
+            fs::rename(&path, path.with_extension("log.old"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The folder of one run and what is written there for others: `state.json`, ports, secrets, logs, records of pids.
+//!
+//! `state.json` is replaced in one step, so a reader never sees half of it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// Paths of one run. Absolute, so that children may have other working folders.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(root: &Path) -> Result<Self> {
+        Ok(Self { root: std::path::absolute(root)? })
+    }
+
+    pub(crate) fn create(&self) -> Result<()> {
+        for folder in [self.root.clone(), self.logs(), self.data(), self.run()] {
+            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        fs::create_dir_all(self.secrets())?;
+        fs::set_permissions(self.secrets(), fs::Permissions::from_mode(0o700))?;
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}.log"))
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub(crate) fn record(&self, name: &str) -> PathBuf {
+        self.run().join(format!("{name}.pid"))
+    }
+
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.run().join("lock")
+    }
+
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> PathBuf {
+        self.secrets().join(name)
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.root.join("state.json")
+    }
+
+    pub(crate) fn ports_file(&self) -> PathBuf {
+        self.root.join("ports.json")
+    }
+
+    pub(crate) fn config_git(&self) -> PathBuf {
+        self.root.join("config.git")
+    }
+
+    pub(crate) fn test_servers_file(&self) -> PathBuf {
+        self.root.join("servers.json")
+    }
+
+    pub(crate) fn read_state(&self) -> Result<State> {
+        let path = self.state_file();
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))
+    }
+}
+
+/// Held by the supervisor of a folder for as long as it lives; the kernel lets go of it when the process ends,
+/// however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// `None` while another supervisor runs on this folder.
+    pub(crate) fn take(folder: &Folder) -> Result<Option<Self>> {
+        fs::create_dir_all(folder.run())?;
+        let file = File::options().create(true).append(true).open(folder.lock_file())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error).context("lock the state folder"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Starting,
+    Ready,
+    Stopping,
+    Stopped,
+}
+
+/// What `status --json` prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    pub(crate) supervisor: i32,
+    pub(crate) gateway: Option<String>,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) services: Vec<ServiceState>,
+    pub(crate) servers: Vec<ServerState>,
+    pub(crate) trace_ui: Option<String>,
+    pub(crate) consul_ui: Option<String>,
+    pub(crate) config_server: Option<String>,
+    pub(crate) config_repository: Option<String>,
+    pub(crate) mysql: Mysql,
+    pub(crate) redis: Redis,
+    pub(crate) kafka: Kafka,
+    pub(crate) signing_key_file: PathBuf,
+    pub(crate) jwt: Jwt,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Admin {
+    pub(crate) email: String,
+    pub(crate) password: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceState {
+    pub(crate) name: String,
+    pub(crate) instance: String,
+    pub(crate) url: Option<String>,
+    pub(crate) admin_url: Option<String>,
+    pub(crate) pid: Option<i32>,
+    pub(crate) log: PathBuf,
+    pub(crate) ready: bool,
+    pub(crate) restarts: u32,
+    /// From the start of the process until it was ready.
+    pub(crate) started_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServerState {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) pid: Option<i32>,
+    pub(crate) log: PathBuf,
+    pub(crate) ready: bool,
+    pub(crate) restarts: u32,
+    pub(crate) started_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Mysql {
+    pub(crate) engine: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) username: String,
+    pub(crate) password_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Redis {
+    pub(crate) sentinels: Vec<String>,
+    pub(crate) master: String,
+    pub(crate) password_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Kafka {
+    pub(crate) bootstrap_servers: String,
+    pub(crate) topic: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Jwt {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+}
+
+/// Ports by name, chosen once for a folder.
+pub(crate) type Ports = BTreeMap<String, u16>;
+
+/// Replaces a file in one step; only the owner may read it.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let mut name = path.file_name().context("a file name")?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("write {}", temporary.display()))?;
+    file.write_all(content)?;
+    fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
+}

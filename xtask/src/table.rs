@@ -1,0 +1,136 @@
+//! What `up` and `status` show: what runs where, how to get in, and lines to copy.
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use console::style;
+
+use crate::state::{Phase, State};
+
+pub(crate) fn new(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_NO_BORDERS).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|text| Cell::new(text)));
+    table
+}
+
+/// The processes of a run.
+pub(crate) fn processes(state: &State) -> String {
+    let mut table = new(&["process", "where", "admin", "pid", "state"]);
+    let row = |table: &mut Table,
+               name: &str,
+               place: &str,
+               admin: &str,
+               pid: Option<i32>,
+               ready: bool,
+               restarts: u32,
+               ms: Option<u64>| {
+        let pid_text = pid.map(|it| it.to_string()).unwrap_or_default();
+        let mut text = match (pid, ready) {
+            (Some(_), true) => ms.map_or("ready".to_owned(), |ms| format!("ready after {ms} ms")),
+            (Some(_), false) => "starting".to_owned(),
+            (None, _) => "down".to_owned(),
+        };
+        if restarts > 0 {
+            text.push_str(&format!(", restarted {restarts}x"));
+        }
+        let color = if ready { Color::Green } else { Color::Yellow };
+        table.add_row([
+            Cell::new(name),
+            Cell::new(place),
+            Cell::new(admin),
+            Cell::new(pid_text),
+            Cell::new(text).fg(color),
+        ]);
+    };
+    for server in &state.servers {
+        row(
+            &mut table,
+            &server.name,
+            &server.address,
+            "",
+            server.pid,
+            server.ready,
+            server.restarts,
+            server.started_in_ms,
+        );
+    }
+    for service in &state.services {
+        let url = service.url.clone().unwrap_or_default();
+        let admin = service.admin_url.clone().unwrap_or_default();
+        row(
+            &mut table,
+            &service.instance,
+            &url,
+            &admin,
+            service.pid,
+            service.ready,
+            service.restarts,
+            service.started_in_ms,
+        );
+    }
+    table.to_string()
+}
+
+/// Addresses for people, the admin, and three lines to copy.
+pub(crate) fn addresses(state: &State, coupon: Option<u64>) -> String {
+    let mut lines = Vec::new();
+    let mut line = |name: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            lines.push(format!("{} {value}", style(format!("{name:<14}")).bold()));
+        }
+    };
+    line("gateway", &state.gateway);
+    line("trace UI", &state.trace_ui);
+    line("Consul UI", &state.consul_ui);
+    line("config server", &state.config_server);
+    line("config git", &state.config_repository);
+    let admin = state.admin.as_ref().filter(|_| state.gateway.is_some());
+    line("admin", &admin.map(|admin| format!("{}  password {}", admin.email, admin.password)));
+    if let (Some(gateway), Some(coupon)) = (&state.gateway, coupon) {
+        lines.push(String::new());
+        lines.push(style("sign up, log in, claim:").bold().to_string());
+        lines.extend(curl_lines(gateway, coupon, &trace_id()));
+    }
+    lines.join("\n")
+}
+
+/// Each runs as it stands; the claim is traced, whatever the sampling.
+fn curl_lines(gateway: &str, coupon: u64, trace: &str) -> [String; 3] {
+    let json = "-H 'content-type: application/json'";
+    let who = r#"{"email":"ada@firstcome.example","password":"first come, first served"}"#;
+    [
+        format!("curl -s {gateway}/users/sign-up {json} -d '{who}'"),
+        format!(
+            r#"TOKEN=$(curl -s {gateway}/users/login {json} -d '{who}' | sed 's/.*"accessToken":"\([^"]*\)".*/\1/')"#
+        ),
+        format!(
+            r#"curl -s {gateway}/coupon-issues {json} -H "authorization: Bearer $TOKEN" -H 'traceparent: 00-{trace}-00f067aa0ba902b7-01' -d '{{"couponId":{coupon}}}'"#
+        ),
+    ]
+}
+
+fn trace_id() -> String {
+    let bytes = crate::secrets::random::<16>().unwrap_or([1; 16]);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_can_be_copied() {
+        let [sign_up, login, claim] = curl_lines("http://127.0.0.1:8080", 7, "ab");
+        assert!(sign_up.starts_with("curl -s http://127.0.0.1:8080/users/sign-up -H"));
+        assert!(login.starts_with("TOKEN=$(curl"));
+        assert!(claim.ends_with(r#"-d '{"couponId":7}'"#));
+    }
+}

@@ -56,7 +56,7 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
     if profile == Profile::Release {
         command.arg("--release");
     }
-    let mut tool = interrupt.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let mut tool = interrupt.spawn(&command, (Stdio::piped(), Stdio::piped()))?;
     let stderr = tool.child.stderr.take().map(|pipe| {
         std::thread::spawn(move || {
             let mut text = String::new();
@@ -119,7 +119,7 @@ fn packages_in_tree(interrupt: &Interrupt) -> Result<u64> {
     for package in PACKAGES {
         command.args(["--package", package]);
     }
-    let text = interrupt.run(&mut command)?;
+    let text = interrupt.run(&command)?;
     let packages: HashSet<&str> =
         text.lines().filter(|line| !line.is_empty()).map(|line| line.trim_end_matches(" (*)")).collect();
     Ok(u64::try_from(packages.len())?)

@@ -3,6 +3,7 @@
 //! The signals are blocked in every thread (children start with a clean mask) and taken by one waiting thread, so no
 //! code runs in signal context.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -96,21 +97,24 @@ impl Interrupt {
     }
 
     /// Starts a tool in a process group of its own that ends with an interrupt.
-    pub(crate) fn spawn(&self, command: &mut Command) -> Result<Tool> {
-        use std::os::unix::process::CommandExt as _;
+    pub(crate) fn spawn(&self, command: &Command, output: (Stdio, Stdio)) -> Result<Tool> {
         self.check()?;
         let name = command.get_program().to_string_lossy().into_owned();
-        let child =
-            command.stdin(Stdio::null()).process_group(0).spawn().with_context(|| format!("start {name}"))?;
+        let child = wrapped(command)
+            .stdin(Stdio::null())
+            .stdout(output.0)
+            .stderr(output.1)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
         let pid = i32::try_from(child.id()).context("pid")?;
         self.inner.tools.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
         Ok(Tool { child, pid, interrupt: self.clone() })
     }
 
     /// Runs a tool to its end; an error carries the tail of what it said.
-    pub(crate) fn run(&self, command: &mut Command) -> Result<String> {
+    pub(crate) fn run(&self, command: &Command) -> Result<String> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut tool = self.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let mut tool = self.spawn(command, (Stdio::piped(), Stdio::piped()))?;
         let stderr = tool.child.stderr.take().map(|mut pipe| {
             std::thread::spawn(move || {
                 let mut text = String::new();
@@ -130,6 +134,30 @@ impl Interrupt {
         }
         Ok(stdout)
     }
+}
+
+/// The same command by way of the wrapper that ties its life to ours.
+fn wrapped(command: &Command) -> Command {
+    let arguments: Vec<String> = command.get_args().map(|it| it.to_string_lossy().into_owned()).collect();
+    let program = Path::new(command.get_program());
+    let mut wrapped = if cfg!(test) {
+        // A test binary is no wrapper.
+        let mut direct = Command::new(program);
+        direct.args(&arguments);
+        direct
+    } else {
+        crate::process::child_command(None, program, &arguments)
+    };
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
 }
 
 /// A running tool; forgotten by the interrupt when dropped.

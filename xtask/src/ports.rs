@@ -5,7 +5,6 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context as _, Result, bail};
-use base64::Engine as _;
 
 use crate::state::{Folder, Ports, write_atomically};
 
@@ -69,11 +68,6 @@ fn free(preferred: Option<u16>) -> Result<(u16, TcpListener)> {
         }
     }
     bail!("no free port between {} and {}", CHOSEN.start, CHOSEN.end)
-}
-
-/// A short random name for things that must not collide.
-pub(crate) fn random_name() -> Result<String> {
-    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(crate::secrets::random::<9>()?))
 }
 
 #[cfg(test)]

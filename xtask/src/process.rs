@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,8 @@ pub(crate) fn signal_process(pid: i32, signal: Signal) {
 /// the program. Doing this in the child itself leaves no moment in which a process runs unrecorded.
 pub(crate) fn become_child(record: Option<&Path>, parent: i32, command: &[String]) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).context("PR_SET_PDEATHSIG")?;
+    // The supervisor's blocked signals are inherited, and not every program unblocks what it waits for.
+    SigSet::empty().thread_set_mask().context("unblock signals")?;
     if nix::unistd::getppid().as_raw() != parent {
         anyhow::bail!("the supervisor ended");
     }
@@ -121,22 +123,23 @@ pub(crate) fn clean_stale(folder: &Path, patience: Duration) -> Result<Vec<Strin
         }
     }
     let names = left.iter().map(|(name, _)| name.clone()).collect();
-    end_all(left.iter().map(|(_, record)| record), patience);
+    end_all(&left, patience);
     for path in records(folder)? {
         remove(&path)?;
     }
     Ok(names)
 }
 
-fn end_all<'a>(records: impl Iterator<Item = &'a Record> + Clone, patience: Duration) {
+fn end_all(left: &[(String, Record)], patience: Duration) {
+    let records = left.iter().map(|(_, record)| record);
     for record in records.clone() {
         signal_process(record.pid, Signal::SIGTERM);
     }
     let deadline = Instant::now() + patience;
-    while records.clone().any(Record::alive) && Instant::now() < deadline {
+    while left.iter().any(|(_, record)| record.alive()) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    for record in records.clone().filter(|record| record.alive()) {
+    for record in records.filter(|record| record.alive()) {
         signal_group(record.pid, Signal::SIGKILL);
         while record.alive() {
             std::thread::sleep(Duration::from_millis(5));

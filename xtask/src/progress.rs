@@ -98,12 +98,6 @@ impl Step {
         }
     }
 
-    pub(crate) fn length(&self, total: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-        }
-    }
-
     pub(crate) fn done(self, text: &str) {
         self.clear();
         let name = &self.name;

@@ -170,12 +170,13 @@ fn passing(consul: u16, group: &str, instance: &str, pid: i32) -> Result<Endpoin
 }
 
 fn endpoint(entries: &Value, instance: &str, pid: i32) -> Result<Endpoint> {
+    let pid = pid.to_string();
     let service = entries
         .as_array()
         .into_iter()
         .flatten()
         .map(|entry| &entry["Service"])
-        .find(|service| service["ID"] == instance && service["Meta"]["pid"] == pid.to_string());
+        .find(|service| service["ID"] == instance && service["Meta"]["pid"].as_str() == Some(&pid));
     let Some(service) = service else { bail!("not passing in Consul yet") };
     let address = service["Address"].as_str().context("no address in Consul")?;
     let url = format!("http://{address}:{}", service["Port"]);

@@ -237,6 +237,12 @@ impl Supervisor {
         let log = File::options().create(true).append(true).open(self.folder.log(&spec.name))?;
         let record = self.folder.record(&spec.name);
         let mut command = process::child_command(Some(&record), &spec.program, &spec.arguments);
+        // Settings of the caller's shell are not settings of this run.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FIRSTCOME_"))
+        {
+            command.env_remove(name);
+        }
         command
             .envs(spec.environment.iter().cloned())
             .current_dir(&spec.working_folder)

@@ -1,14 +1,15 @@
 //! What `up` and `status` show: what runs where, how to get in, and lines to copy.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, LineStyle, Table, presets};
 use console::style;
 
 use crate::state::{Phase, State};
 
 pub(crate) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_NO_BORDERS).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().map(|text| Cell::new(text)));
+    let style = presets::NOTHING.header_separator(LineStyle::none().fill('─').junction('─'));
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(Cell::new));
     table
 }
 

@@ -79,7 +79,7 @@ impl Broker {
             command.args(self.flags()).args(["kafka.tools.StorageTool", "format", "-t"]);
             // An id that begins with a dash would be taken for an option.
             command.arg(cluster.replacen('-', "_", 1)).arg("-c").arg(&file);
-            interrupt.run(&mut command).context("format the storage of Kafka")?;
+            interrupt.run(&command).context("format the storage of Kafka")?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! are down, what they wrote last) are asked, so that an old master comes back as a replica and never takes a write.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -30,18 +30,18 @@ pub(crate) fn obtain(fetch: &Fetch) -> Result<Program> {
     }
     let gotten = fetch.folder("redis", "Redis", |folder, step| {
         unpack(fetch, Release::Host, &["redis-server"], folder, step)?;
-        let program = unpacked(folder.to_owned());
+        let program = unpacked(folder);
         let version = fetch.interrupt.run(program.command().arg("--version"))?;
         match version_in(&version) {
             Some(version) if version >= (6, 2) => Ok(()),
             _ => bail!("too old: {}", version.trim()),
         }
     });
-    Ok(unpacked(advice(gotten, "Redis", "Debian, Ubuntu: apt install redis-server; 6.2 or newer")?))
+    Ok(unpacked(&advice(gotten, "Redis", "Debian, Ubuntu: apt install redis-server; 6.2 or newer")?))
 }
 
-fn unpacked(root: PathBuf) -> Program {
-    let environment = vec![("LD_LIBRARY_PATH".to_owned(), library_path(&root))];
+fn unpacked(root: &Path) -> Program {
+    let environment = vec![("LD_LIBRARY_PATH".to_owned(), library_path(root))];
     Program { path: root.join("usr/bin/redis-server"), leading: Vec::new(), environment }
 }
 

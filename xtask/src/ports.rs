@@ -1,6 +1,6 @@
 //! The loopback ports of a run: kept from the folder's last run, given by the user, well known, or any free one.
 //!
-//! A port that was given or kept and is taken by somebody else is an error that names it; nothing moves silently.
+//! A port that was given and is taken by somebody else is an error that names it; a kept one moves, and it is said.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -16,7 +16,13 @@ const CHOSEN: std::ops::Range<u16> = 20_000..32_000;
 const WELL_KNOWN: [(&str, u16); 3] = [("gateway", 8080), ("consul", 8500), ("zipkin", 9411)];
 
 /// Decides a port for each name and writes the choice into the folder.
-pub(crate) fn choose(folder: &Folder, names: &[&str], given: &Ports, well_known: bool) -> Result<Ports> {
+pub(crate) fn choose(
+    folder: &Folder,
+    names: &[&str],
+    given: &Ports,
+    well_known: bool,
+    note: impl Fn(&str),
+) -> Result<Ports> {
     let kept: Ports = std::fs::read(folder.ports_file())
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
@@ -30,7 +36,14 @@ pub(crate) fn choose(folder: &Folder, names: &[&str], given: &Ports, well_known:
     for &name in names {
         let (port, listener) = match (given.get(name), kept.get(name)) {
             (Some(&port), _) => (port, listen(port).with_context(|| taken(name, port))?),
-            (None, Some(&port)) => (port, listen(port).with_context(|| taken(name, port))?),
+            (None, Some(&port)) => match listen(port) {
+                Ok(listener) => (port, listener),
+                Err(_) => {
+                    let (other, listener) = free(None)?;
+                    note(&format!("port {port} of {name} is taken by another program now: {other} instead"));
+                    (other, listener)
+                }
+            },
             (None, None) => free(well_known.then(|| known(name)).flatten())?,
         };
         held.push(listener);
@@ -83,9 +96,9 @@ mod tests {
     #[test]
     fn chosen_once_and_kept() {
         let (_keep, folder) = folder();
-        let first = choose(&folder, &["a", "b"], &Ports::new(), false).unwrap();
+        let first = choose(&folder, &["a", "b"], &Ports::new(), false, |_| {}).unwrap();
         assert_ne!(first["a"], first["b"]);
-        assert_eq!(choose(&folder, &["a", "b"], &Ports::new(), false).unwrap(), first);
+        assert_eq!(choose(&folder, &["a", "b"], &Ports::new(), false, |_| {}).unwrap(), first);
     }
 
     #[test]
@@ -94,14 +107,28 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let given = Ports::from([("a".to_owned(), port)]);
-        let error = choose(&folder, &["a"], &given, false).unwrap_err().to_string();
+        let error = choose(&folder, &["a"], &given, false, |_| {}).unwrap_err().to_string();
         assert!(error.contains(&format!("port {port} of a is taken")), "{error}");
+    }
+
+    #[test]
+    fn a_kept_port_that_is_taken_moves_and_is_told() {
+        let (_keep, folder) = folder();
+        let kept = choose(&folder, &["a"], &Ports::new(), false, |_| {}).unwrap();
+        let _other = TcpListener::bind(("127.0.0.1", kept["a"])).unwrap();
+        let told = std::cell::RefCell::new(String::new());
+        let moved =
+            choose(&folder, &["a"], &Ports::new(), false, |text| told.borrow_mut().push_str(text)).unwrap();
+        assert_ne!(moved, kept);
+        assert!(told.borrow().contains(&format!("port {} of a is taken", kept["a"])));
     }
 
     #[test]
     fn an_unknown_name_is_refused() {
         let (_keep, folder) = folder();
         let given = Ports::from([("x".to_owned(), 1)]);
-        assert!(choose(&folder, &["a"], &given, false).unwrap_err().to_string().contains("no such port"));
+        assert!(
+            choose(&folder, &["a"], &given, false, |_| {}).unwrap_err().to_string().contains("no such port")
+        );
     }
 }

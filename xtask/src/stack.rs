@@ -79,7 +79,7 @@ impl Stack {
         if for_people {
             names.push("zipkin");
         }
-        let ports = ports::choose(&folder, &names, &given, for_people)?;
+        let ports = ports::choose(&folder, &names, &given, for_people, |text| progress.note(text))?;
         secrets::create(&folder)?;
         rotate_logs(&folder)?;
         let supervisor = Supervisor::new(folder.clone(), progress.clone());

@@ -45,9 +45,8 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// The binaries of a running stack.
 pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
-    let total = packages_in_tree(interrupt).unwrap_or(0);
-    let step = progress.bar("build", total);
     let mut command = cargo();
     command.args(["build", "--message-format=json-render-diagnostics"]);
     for package in PACKAGES {
@@ -56,33 +55,78 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
     if profile == Profile::Release {
         command.arg("--release");
     }
-    let mut tool = interrupt.spawn(&command, (Stdio::piped(), Stdio::piped()))?;
+    let total = packages_in_tree(interrupt, &PACKAGES).unwrap_or(0);
+    let text = match profile {
+        Profile::Release => "release binaries",
+        Profile::Debug => "debug binaries",
+    };
+    let built = run(&command, total, text, interrupt, progress)?;
+    for package in PACKAGES {
+        built.binaries.path(package)?;
+    }
+    Ok(built.binaries)
+}
+
+/// Everything of the workspace with its tests, in the dev profile.
+pub(crate) fn build_all(interrupt: &Interrupt, progress: &Progress) -> Result<Built> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"]);
+    let total = packages_in_tree(interrupt, &[]).unwrap_or(0);
+    run(&command, total, "debug binaries and tests", interrupt, progress)
+}
+
+/// What a build left.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) binaries: Binaries,
+    /// Package and path of each test program.
+    tests: Vec<(String, PathBuf)>,
+}
+
+impl Built {
+    pub(crate) fn tests_of(&self, package: &str) -> Vec<PathBuf> {
+        self.tests.iter().filter(|(of, _)| of == package).map(|(_, path)| path.clone()).collect()
+    }
+}
+
+fn run(
+    command: &Command,
+    total: u64,
+    text: &str,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Built> {
+    let step = progress.bar("build", total);
+    let mut tool = interrupt.spawn(command, (Stdio::piped(), Stdio::piped()))?;
     let stderr = tool.child.stderr.take().map(|pipe| {
         std::thread::spawn(move || {
-            let mut text = String::new();
-            for line in BufReader::new(pipe).lines().map_while(std::io::Result::ok) {
-                if !line.trim_start().starts_with("Compiling") && !line.trim_start().starts_with("Finished") {
-                    text.push_str(&line);
-                    text.push('\n');
-                }
-            }
-            text
+            let lines = BufReader::new(pipe).lines().map_while(std::io::Result::ok);
+            let quiet = |line: &String| {
+                let line = line.trim_start();
+                !["Compiling", "Finished", "Downloaded", "Downloading", "Blocking"]
+                    .iter()
+                    .any(|it| line.starts_with(it))
+            };
+            lines.filter(quiet).collect::<Vec<_>>().join("\n")
         })
     });
     let mut seen = HashSet::new();
-    let mut binaries = Binaries::default();
+    let mut built = Built::default();
     if let Some(pipe) = tool.child.stdout.take() {
         for line in BufReader::new(pipe).lines() {
             let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
-            let Some((name, executable)) = artifact(&message) else { continue };
+            let Some(artifact) = Artifact::in_message(&message) else { continue };
             seen.insert(message["package_id"].as_str().unwrap_or_default().to_owned());
-            let fresh = message["fresh"] == true;
-            if !fresh {
-                step.say(&format!("{} of about {total} crates: {name}", seen.len()));
+            if message["fresh"] != true {
+                step.say(&format!("{} of about {total} crates: {}", seen.len(), artifact.name));
             }
             step.position(u64::try_from(seen.len())?);
-            if let Some(executable) = executable {
-                binaries.paths.insert(name, executable);
+            match artifact.executable {
+                Some(path) if artifact.test => built.tests.push((artifact.package, path)),
+                Some(path) => {
+                    built.binaries.paths.insert(artifact.name, path);
+                }
+                None => {}
             }
         }
     }
@@ -93,30 +137,48 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
     if !status.success() {
         bail!("the build failed\n{errors}");
     }
-    for package in PACKAGES {
-        binaries.path(package)?;
-    }
-    step.done(match profile {
-        Profile::Release => "release binaries",
-        Profile::Debug => "debug binaries",
-    });
-    Ok(binaries)
+    step.done(text);
+    Ok(built)
 }
 
-/// Name of a compiled target, and its path if it can be run.
-fn artifact(message: &Value) -> Option<(String, Option<PathBuf>)> {
-    if message["reason"] != "compiler-artifact" {
-        return None;
+/// A compiled target.
+#[derive(Debug, PartialEq, Eq)]
+struct Artifact {
+    package: String,
+    name: String,
+    test: bool,
+    executable: Option<PathBuf>,
+}
+
+impl Artifact {
+    fn in_message(message: &Value) -> Option<Self> {
+        if message["reason"] != "compiler-artifact" {
+            return None;
+        }
+        // `path+file:///x/gateway#0.1.0` or `path+file:///x/folder#name@0.1.0`
+        let id = message["package_id"].as_str().unwrap_or_default();
+        let (place, version) = id.split_once('#').unwrap_or((id, ""));
+        let package = match version.split_once('@') {
+            Some((name, _)) => name,
+            None => place.rsplit('/').next().unwrap_or_default(),
+        };
+        Some(Self {
+            package: package.to_owned(),
+            name: message["target"]["name"].as_str()?.to_owned(),
+            test: message["profile"]["test"] == true,
+            executable: message["executable"].as_str().map(PathBuf::from),
+        })
     }
-    let name = message["target"]["name"].as_str()?.to_owned();
-    Some((name, message["executable"].as_str().map(PathBuf::from)))
 }
 
 /// How many packages the build will touch, for the length of the bar.
-fn packages_in_tree(interrupt: &Interrupt) -> Result<u64> {
+fn packages_in_tree(interrupt: &Interrupt, packages: &[&str]) -> Result<u64> {
     let mut command = cargo();
     command.args(["tree", "--prefix=none", "--edges=normal,build", "--format={p}"]);
-    for package in PACKAGES {
+    if packages.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in packages {
         command.args(["--package", package]);
     }
     let text = interrupt.run(&command)?;
@@ -132,11 +194,19 @@ mod tests {
 
     #[test]
     fn artifacts_of_cargo() {
-        let library = json!({"reason": "compiler-artifact", "target": {"name": "serde"}, "executable": null});
-        assert_eq!(artifact(&library), Some(("serde".to_owned(), None)));
-        let binary =
-            json!({"reason": "compiler-artifact", "target": {"name": "gateway"}, "executable": "/t/gateway"});
-        assert_eq!(artifact(&binary), Some(("gateway".to_owned(), Some(PathBuf::from("/t/gateway")))));
-        assert_eq!(artifact(&json!({"reason": "build-finished"})), None);
+        let message = |id: &str, name: &str, test: bool, executable: Value| {
+            Artifact::in_message(
+                &json!({"reason": "compiler-artifact", "package_id": id, "target": {"name": name},
+                "profile": {"test": test}, "executable": executable}),
+            )
+        };
+        let library = message("registry+https://x#serde@1.0.0", "serde", false, Value::Null).unwrap();
+        assert_eq!((library.package.as_str(), library.executable), ("serde", None));
+        let binary = message("path+file:///w/gateway#0.1.0", "gateway", false, json!("/t/gateway")).unwrap();
+        assert_eq!((binary.package.as_str(), binary.test), ("gateway", false));
+        assert_eq!(binary.executable, Some(PathBuf::from("/t/gateway")));
+        let test = message("path+file:///w/e2e#0.1.0", "main", true, json!("/t/main-1")).unwrap();
+        assert_eq!((test.package.as_str(), test.test), ("e2e", true));
+        assert_eq!(Artifact::in_message(&json!({"reason": "build-finished"})), None);
     }
 }

@@ -146,6 +146,9 @@ pub(crate) struct Test {
     /// Only tests whose name contains this; skips format and lints
     #[arg(long, value_name = "NAME")]
     pub(crate) filter: Option<String>,
+    /// Only start the servers and keep them, for tests run by an editor
+    #[arg(long, conflicts_with_all = ["quick", "filter", "package"])]
+    pub(crate) servers_only: bool,
     /// Only this package
     #[arg(short, long)]
     pub(crate) package: Option<String>,

@@ -19,6 +19,7 @@ mod stack;
 mod state;
 mod supervisor;
 mod table;
+mod test;
 mod up;
 
 use std::process::ExitCode;
@@ -56,6 +57,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kill { name, place } => ask(&place, Request::Kill(name)),
         Command::Scale { target: (name, count), place } => ask(&place, Request::Scale(name, count)),
         Command::Logs { name, follow, place } => logs::print(&up::folder(&place)?, name.as_deref(), follow),
-        Command::Demo(_) | Command::Test(_) | Command::Bench { .. } => anyhow::bail!("not yet"),
+        Command::Demo(arguments) => {
+            let interrupt = interrupt::Interrupt::install()?;
+            demo::demo(&arguments, &interrupt, &progress::Progress::new())
+        }
+        Command::Test(arguments) => test::test(&arguments),
+        Command::Bench { .. } => anyhow::bail!("not yet"),
     }
 }

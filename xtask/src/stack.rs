@@ -3,6 +3,7 @@
 //! The folder's lock is held for the whole life of a [`Stack`], so two supervisors never work on one folder.
 
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use crate::servers::sql::{self, Engine};
 use crate::servers::{Programs, consul, kafka, redis, zipkin};
 use crate::services::{self, CONFIG_SERVER, GATEWAY, Service};
 use crate::state::{
-    Admin, Folder, Jwt, Kafka, Lock, Mysql, Phase, Ports, Redis, ServerState, ServiceState, State,
-    write_atomically,
+    Admin, Folder, Jwt, Kafka, Lock, Mysql, Phase, Ports, ProcessState, Redis, ServerState, ServiceState,
+    State, write_atomically,
 };
 use crate::supervisor::{Child, Kind, Supervisor};
 
@@ -329,34 +330,35 @@ impl Stack {
         let children = self.supervisor.children();
         let loopback = |name: &str| format!("127.0.0.1:{}", self.port(name));
         let has_services = children.iter().any(|child| child.spec.kind == Kind::Service);
-        let service = |child: &Arc<Child>| {
+        let process = |child: &Child| {
             let status = child.status();
+            ProcessState {
+                pid: status.pid.or(status.last_pid),
+                log: self.folder.log(&child.spec.name),
+                running: status.pid.is_some(),
+                ready: status.ready,
+                restarts: status.restarts,
+                started_in_ms: status.started_in.and_then(|it| u64::try_from(it.as_millis()).ok()),
+            }
+        };
+        let service = |child: &Arc<Child>| {
+            let endpoint = child.status().endpoint;
             ServiceState {
                 name: child.spec.group.clone(),
                 instance: child.spec.name.clone(),
-                url: status.endpoint.as_ref().map(|it| it.url.clone()),
-                admin_url: status.endpoint.and_then(|it| it.admin_url),
-                pid: status.pid,
-                log: self.folder.log(&child.spec.name),
-                ready: status.ready,
-                restarts: status.restarts,
-                started_in_ms: status.started_in.and_then(|it| u64::try_from(it.as_millis()).ok()),
+                url: endpoint.as_ref().map(|it| it.url.clone()),
+                admin_url: endpoint.and_then(|it| it.admin_url),
+                process: process(child),
             }
         };
-        let server = |child: &Arc<Child>| {
-            let status = child.status();
-            ServerState {
-                name: child.spec.name.clone(),
-                address: child.spec.address.clone().unwrap_or_default(),
-                pid: status.pid,
-                log: self.folder.log(&child.spec.name),
-                ready: status.ready,
-                restarts: status.restarts,
-                started_in_ms: status.started_in.and_then(|it| u64::try_from(it.as_millis()).ok()),
-            }
+        let server = |child: &Arc<Child>| ServerState {
+            name: child.spec.name.clone(),
+            address: child.spec.address.clone().unwrap_or_default(),
+            process: process(child),
         };
         let of = |kind: Kind| children.iter().filter(move |child| child.spec.kind == kind);
         let admin = secrets::read(&self.folder, secrets::ADMIN_PASSWORD).ok();
+        let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         State {
             phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
             supervisor: nix::unistd::getpid().as_raw(),
@@ -367,6 +369,7 @@ impl Stack {
             trace_ui: self.ports.get("zipkin").map(|port| format!("http://127.0.0.1:{port}/zipkin/")),
             consul_ui: Some(format!("http://{}/ui/", loopback("consul"))),
             config_server: has_services.then(|| format!("http://{}", loopback(CONFIG_SERVER))),
+            couponctl: binaries.and_then(|it| it.path("couponctl").ok().map(Path::to_path_buf)),
             config_repository: has_services.then(|| self.folder.config_git().display().to_string()),
             mysql: Mysql {
                 engine: self.engine.name().to_owned(),

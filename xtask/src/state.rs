@@ -133,6 +133,8 @@ pub(crate) struct State {
     pub(crate) consul_ui: Option<String>,
     pub(crate) config_server: Option<String>,
     pub(crate) config_repository: Option<String>,
+    /// The operator's tool, built with the services.
+    pub(crate) couponctl: Option<PathBuf>,
     pub(crate) mysql: Mysql,
     pub(crate) redis: Redis,
     pub(crate) kafka: Kafka,
@@ -153,23 +155,28 @@ pub(crate) struct ServiceState {
     pub(crate) instance: String,
     pub(crate) url: Option<String>,
     pub(crate) admin_url: Option<String>,
-    pub(crate) pid: Option<i32>,
-    pub(crate) log: PathBuf,
-    pub(crate) ready: bool,
-    pub(crate) restarts: u32,
-    /// From the start of the process until it was ready.
-    pub(crate) started_in_ms: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) process: ProcessState,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ServerState {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) process: ProcessState,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ServerState {
-    pub(crate) name: String,
-    pub(crate) address: String,
+pub(crate) struct ProcessState {
+    /// Of the running process, or of the last one that ran.
     pub(crate) pid: Option<i32>,
     pub(crate) log: PathBuf,
+    pub(crate) running: bool,
     pub(crate) ready: bool,
     pub(crate) restarts: u32,
+    /// From the start of the process until it was ready.
     pub(crate) started_in_ms: Option<u64>,
 }
 

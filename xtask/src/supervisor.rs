@@ -67,6 +67,7 @@ pub(crate) struct Spec {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) pid: Option<i32>,
+    pub(crate) last_pid: Option<i32>,
     pub(crate) ready: bool,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) restarts: u32,
@@ -256,6 +257,7 @@ impl Supervisor {
             }
             let process = command.spawn().with_context(|| format!("start {}", spec.program.display()))?;
             status.pid = i32::try_from(process.id()).ok();
+            status.last_pid = status.pid;
             status.endpoint = None;
             process
         };

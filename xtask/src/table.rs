@@ -3,7 +3,7 @@
 use comfy_table::{Cell, Color, ContentArrangement, LineStyle, Table, presets};
 use console::style;
 
-use crate::state::{Phase, State};
+use crate::state::{Phase, ProcessState, State};
 
 pub(crate) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -16,59 +16,34 @@ pub(crate) fn new(header: &[&str]) -> Table {
 /// The processes of a run.
 pub(crate) fn processes(state: &State) -> String {
     let mut table = new(&["process", "where", "admin", "pid", "state"]);
-    let row = |table: &mut Table,
-               name: &str,
-               place: &str,
-               admin: &str,
-               pid: Option<i32>,
-               ready: bool,
-               restarts: u32,
-               ms: Option<u64>| {
-        let pid_text = pid.map(|it| it.to_string()).unwrap_or_default();
-        let mut text = match (pid, ready) {
-            (Some(_), true) => ms.map_or("ready".to_owned(), |ms| format!("ready after {ms} ms")),
-            (Some(_), false) => "starting".to_owned(),
-            (None, _) => "down".to_owned(),
-        };
-        if restarts > 0 {
-            text.push_str(&format!(", restarted {restarts}x"));
-        }
-        let color = if ready { Color::Green } else { Color::Yellow };
-        table.add_row([
-            Cell::new(name),
-            Cell::new(place),
-            Cell::new(admin),
-            Cell::new(pid_text),
-            Cell::new(text).fg(color),
-        ]);
-    };
     for server in &state.servers {
-        row(
-            &mut table,
-            &server.name,
-            &server.address,
-            "",
-            server.pid,
-            server.ready,
-            server.restarts,
-            server.started_in_ms,
-        );
+        table.add_row(row(&server.name, &server.address, "", &server.process));
     }
     for service in &state.services {
-        let url = service.url.clone().unwrap_or_default();
-        let admin = service.admin_url.clone().unwrap_or_default();
-        row(
-            &mut table,
+        let (url, admin) = (service.url.as_deref(), service.admin_url.as_deref());
+        table.add_row(row(
             &service.instance,
-            &url,
-            &admin,
-            service.pid,
-            service.ready,
-            service.restarts,
-            service.started_in_ms,
-        );
+            url.unwrap_or_default(),
+            admin.unwrap_or_default(),
+            &service.process,
+        ));
     }
     table.to_string()
+}
+
+fn row(name: &str, place: &str, admin: &str, process: &ProcessState) -> [Cell; 5] {
+    let pid = process.pid.filter(|_| process.running).map(|pid| pid.to_string());
+    let mut text = match (process.running, process.ready) {
+        (true, true) => process.started_in_ms.map_or("ready".to_owned(), |ms| format!("ready after {ms} ms")),
+        (true, false) => "starting".to_owned(),
+        (false, _) => "down".to_owned(),
+    };
+    if process.restarts > 0 {
+        text.push_str(&format!(", restarted {}x", process.restarts));
+    }
+    let color = if process.ready { Color::Green } else { Color::Yellow };
+    let state = Cell::new(text).fg(color);
+    [Cell::new(name), Cell::new(place), Cell::new(admin), Cell::new(pid.unwrap_or_default()), state]
 }
 
 /// Addresses for people, the admin, and three lines to copy.

@@ -179,7 +179,7 @@ fn follow(
             }
             // The table is printed here once more, for this terminal.
             if line.starts_with('[') {
-                progress.note(line.trim_end());
+                progress.note(line.split_once("] ").map_or(line.as_str(), |(_, text)| text).trim_end());
             }
             line.clear();
         }
@@ -208,10 +208,10 @@ pub(crate) fn status(folder: &Folder, json: bool) -> Result<ExitCode> {
     if !running {
         state.phase = Phase::Stopped;
         for server in &mut state.servers {
-            (server.pid, server.ready) = (None, false);
+            (server.process.running, server.process.ready) = (false, false);
         }
         for service in &mut state.services {
-            (service.pid, service.ready) = (None, false);
+            (service.process.running, service.process.ready) = (false, false);
         }
     }
     if json {

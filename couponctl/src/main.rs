@@ -3,6 +3,7 @@
 //! It stands alone: what it checks, it decodes by itself, so that an error in the services cannot hide itself
 //! in code that both share.
 
+mod audit;
 mod clock;
 mod csv;
 mod ids;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The operator's tool of Firstcome: token files, load.
+/// The operator's tool of Firstcome: token files, load, audit.
 #[derive(Debug, Parser)]
 #[command(name = "couponctl", version, max_term_width = 110)]
 struct Cli {
@@ -29,8 +30,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Tokens(tokens::Args),
+    Tokens(Box<tokens::Args>),
     Load(Box<load::Args>),
+    Audit(Box<audit::Args>),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Tokens(args) => tokens::run(&args, cli.json),
         Command::Load(args) => load::run(&args, cli.json),
+        Command::Audit(args) => audit::run(&args, cli.json),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", console::style("couponctl:").red().bold().for_stderr());

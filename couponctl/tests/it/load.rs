@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::shop::{COUPON, Shelf, Shop};
+use crate::shop::{Shelf, Shop};
 use crate::{couponctl, json, text};
 
-fn tokens(folder: &std::path::Path, count: u64) -> PathBuf {
+const COUPON: u64 = 244_019_838_763_171;
+
+pub(crate) fn tokens(folder: &std::path::Path, count: u64) -> PathBuf {
     let lines: String = (1..=count).map(|user| format!("{user},t.{user}.t\n")).collect();
     let file = folder.join("tokens.csv");
     fs::write(&file, format!("user_id,token\n{lines}")).unwrap();
@@ -28,7 +30,7 @@ fn a_ramp_with_repeats_counts_exactly_and_records_everything() {
     let folder = tempfile::tempdir().unwrap();
     let csv = tokens(folder.path(), 300);
     let (jtl, answers) = (folder.path().join("out.jtl"), folder.path().join("out.ndjson"));
-    let shop = Shop::open(Shelf { stock: 100, ..Shelf::default() });
+    let shop = Shop::open(Shelf { coupon: COUPON, stock: 100, ..Shelf::default() });
     let (url, coupon) = (shop.url(), COUPON.to_string());
     let report = json(&[
         "load",
@@ -79,7 +81,7 @@ fn a_ramp_with_repeats_counts_exactly_and_records_everything() {
 fn a_closed_loop_uses_each_token_once_and_noop_reuses_them() {
     let folder = tempfile::tempdir().unwrap();
     let csv = tokens(folder.path(), 1_000);
-    let shop = Shop::open(Shelf { stock: 10_000, ..Shelf::default() });
+    let shop = Shop::open(Shelf { coupon: COUPON, stock: 10_000, ..Shelf::default() });
     let (url, coupon) = (shop.url(), COUPON.to_string());
     let base = ["load", "--gateway", &url, "--tokens", text(&csv), "--connections", "16"];
     let report = json(&[&base, ["--coupon", &coupon].as_slice()].concat());
@@ -101,7 +103,7 @@ fn pending_is_followed_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let csv = tokens(folder.path(), 20);
     let answers = folder.path().join("out.ndjson");
-    let shop = Shop::open(Shelf { stock: 100, pending: 5, ..Shelf::default() });
+    let shop = Shop::open(Shelf { coupon: COUPON, stock: 100, pending: 5, ..Shelf::default() });
     let (url, coupon) = (shop.url(), COUPON.to_string());
     let report = json(&[
         "load",

@@ -1,6 +1,10 @@
 //! The tool as its users run it: the built program, real files, real sockets, and for the audit real servers.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod audit;
 mod load;
+mod servers;
 mod shop;
 mod tokens;
 

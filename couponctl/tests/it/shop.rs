@@ -12,10 +12,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub(crate) const COUPON: u64 = 244_019_838_763_171;
-
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
+    pub(crate) coupon: u64,
     pub(crate) stock: u64,
     /// The first so many claims are answered PENDING, though they won.
     pub(crate) pending: u64,
@@ -69,9 +68,9 @@ fn user(headers: &HeaderMap) -> u64 {
     value.strip_prefix("Bearer t.").unwrap().strip_suffix(".t").unwrap().parse().unwrap()
 }
 
-fn issue_id(user: u64) -> String {
+pub(crate) fn issue_id(coupon: u64, user: u64) -> String {
     // The frozen layout, written a second time.
-    let (coupon, user) = (u128::from(COUPON), u128::from(user));
+    let (coupon, user) = (u128::from(coupon), u128::from(user));
     let bits = (coupon >> 5) << 80
         | 8 << 76
         | ((coupon & 31) << 7 | user >> 46) << 64
@@ -80,8 +79,8 @@ fn issue_id(user: u64) -> String {
     uuid::Uuid::from_u128(bits).to_string()
 }
 
-fn receipt(user: u64, place: usize) -> Value {
-    json!({"issueId": issue_id(user), "couponId": COUPON, "userId": user, "place": place, "status": "ISSUED",
+fn receipt(coupon: u64, user: u64, place: usize) -> Value {
+    json!({"issueId": issue_id(coupon, user), "couponId": coupon, "userId": user, "place": place, "status": "ISSUED",
            "issuedAt": "2026-11-21T10:00:00Z"})
 }
 
@@ -90,12 +89,13 @@ async fn claim(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    assert_eq!(body["couponId"], COUPON);
     let user = user(&headers);
     let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    let coupon = shelf.coupon;
+    assert_eq!(body["couponId"], coupon);
     shelf.claims += 1;
     if let Some(id) = shelf.issued.get(&user) {
-        let mut receipt = receipt(user, 1);
+        let mut receipt = receipt(coupon, user, 1);
         receipt["issueId"] = json!(id);
         let problem = json!({"status": 409, "code": "COUPON_ALREADY_ISSUED", "receipt": receipt});
         return (StatusCode::CONFLICT, Json(problem)).into_response();
@@ -104,22 +104,26 @@ async fn claim(
         return (StatusCode::CONFLICT, Json(json!({"status": 409, "code": "COUPON_SOLD_OUT"})))
             .into_response();
     }
-    shelf.issued.insert(user, issue_id(user));
+    shelf.issued.insert(user, issue_id(coupon, user));
     if shelf.claims <= shelf.pending {
         return (StatusCode::ACCEPTED, Json(json!({"status": "PENDING"}))).into_response();
     }
-    Json(receipt(user, shelf.issued.len())).into_response()
+    Json(receipt(coupon, user, shelf.issued.len())).into_response()
 }
 
 async fn me(State(shelf): State<Arc<Mutex<Shelf>>>, headers: HeaderMap) -> Json<Value> {
     let user = user(&headers);
-    let issued = shelf.lock().unwrap_or_else(PoisonError::into_inner).issued.contains_key(&user);
-    Json(if issued { receipt(user, 1) } else { json!({"status": "NONE"}) })
+    let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    Json(if shelf.issued.contains_key(&user) {
+        receipt(shelf.coupon, user, 1)
+    } else {
+        json!({"status": "NONE"})
+    })
 }
 
 async fn coupon(State(shelf): State<Arc<Mutex<Shelf>>>) -> Json<Value> {
     let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
     let issued = shelf.issued.len() as u64;
-    Json(json!({"couponId": COUPON, "name": "n", "quantity": shelf.stock, "issuedQuantity": issued,
-                "remainingQuantity": shelf.stock - issued, "state": "OPEN"}))
+    Json(json!({"couponId": shelf.coupon, "name": "n", "quantity": shelf.stock, "issuedQuantity": issued,
+                "remainingQuantity": shelf.stock.saturating_sub(issued), "state": "OPEN"}))
 }

@@ -1,0 +1,153 @@
+//! One look at every active coupon. Invariants: Redis is read before the ledger is asked, so a published count that goes
+//! beyond the ledger's word is known for a lie and not believed again; rows change in one transaction.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use platform::clock::Clock;
+use sqlx::Connection as _;
+use sqlx::mysql::MySqlConnection;
+
+use crate::cache::Cache;
+use crate::coupon::count::{Judgement, LedgerCoupon, Published, contradicts, is_final, judge};
+use crate::coupon::{Coupon, CouponId};
+use crate::ledger::LedgerClient;
+use crate::store;
+
+/// The issue service answers from memory; a second means that it is in trouble.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Which coupons the ledger is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    All,
+    /// Those that have ended, and those whose published count can't be.
+    Doubtful,
+}
+
+#[derive(Debug)]
+pub(super) struct Pass {
+    cache: Cache,
+    ledger: LedgerClient,
+    clock: Clock,
+    /// What Redis showed when the ledger had not got so far.
+    disbelieved: HashMap<CouponId, Published>,
+}
+
+/// What is to be written about a coupon.
+enum Write {
+    Shown(CouponId, Published),
+    Word(Coupon, LedgerCoupon),
+    Settled(Coupon),
+}
+
+impl Pass {
+    pub(super) fn new(cache: Cache, ledger: LedgerClient, clock: Clock) -> Self {
+        Self { cache, ledger, clock, disbelieved: HashMap::new() }
+    }
+
+    /// Brings the rows level. `true`: everything that was asked about was answered by the ledger.
+    pub(super) async fn run(
+        &mut self,
+        connection: &mut MySqlConnection,
+        asking: Asking,
+    ) -> Result<bool, sqlx::Error> {
+        let now = self.clock.now_ms();
+        let coupons = store::active(&mut *connection, now).await?;
+        let ids: Vec<CouponId> = coupons.iter().map(|coupon| coupon.definition.coupon_id).collect();
+        let shown = self.shown(&ids).await;
+        self.disbelieved.retain(|id, lie| shown.get(id) == Some(lie));
+
+        let doubtful = |coupon: &Coupon| {
+            now >= coupon.definition.ends_at
+                || self.judge(coupon, shown.get(&coupon.definition.coupon_id)) == Judgement::AskLedger
+        };
+        let questions: Vec<CouponId> = coupons
+            .iter()
+            .filter(|coupon| asking == Asking::All || doubtful(coupon))
+            .map(|coupon| coupon.definition.coupon_id)
+            .collect();
+        let answers = self.ledger.words(&questions, LEDGER_PATIENCE).await;
+        if let Some(error) = &answers.error {
+            tracing::debug!(error = %error, "write-back goes by Redis alone");
+        }
+        let answered: HashSet<CouponId> = questions.iter().take(answers.asked).copied().collect();
+
+        let mut writes = Vec::new();
+        for coupon in coupons {
+            let id = coupon.definition.coupon_id;
+            let seen = shown.get(&id);
+            if let Some(word) = answers.known.get(&id) {
+                match seen {
+                    Some(seen) if seen.offset > word.offset => drop(self.disbelieved.insert(id, *seen)),
+                    _ => drop(self.disbelieved.remove(&id)),
+                }
+                writes.push(Write::Word(coupon, *word));
+            } else if answered.contains(&id) && is_final(&coupon.definition, None, now) {
+                writes.push(Write::Settled(coupon));
+            } else if let Some(seen) = seen
+                && self.judge(&coupon, Some(seen)) == Judgement::Write
+            {
+                writes.push(Write::Shown(id, *seen));
+            }
+        }
+        write(connection, &writes, now).await?;
+        Ok(answers.error.is_none())
+    }
+
+    /// What Redis shows; nothing where it shows none, or rubbish, or is away.
+    async fn shown(&self, ids: &[CouponId]) -> HashMap<CouponId, Published> {
+        if ids.is_empty() {
+            return HashMap::new();
+        }
+        let values = self.cache.published(ids).await.unwrap_or_default();
+        ids.iter().zip(values).filter_map(|(id, value)| Some((*id, Published::parse(&value?)?))).collect()
+    }
+
+    fn judge(&self, coupon: &Coupon, seen: Option<&Published>) -> Judgement {
+        match seen {
+            // As long as it stays there it may keep honest counts out, so the ledger is asked each time.
+            Some(seen) if self.disbelieved.get(&coupon.definition.coupon_id) == Some(seen) => {
+                Judgement::AskLedger
+            }
+            Some(seen) => judge(coupon.issued, coupon.definition.quantity, *seen),
+            None => Judgement::Keep,
+        }
+    }
+}
+
+async fn write(connection: &mut MySqlConnection, writes: &[Write], now: u64) -> Result<(), sqlx::Error> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    let (mut by_redis, mut by_ledger) = (0, 0);
+    for write in writes {
+        match write {
+            Write::Shown(id, shown) => {
+                store::advance(&mut *transaction, *id, *shown).await?;
+                by_redis += 1;
+            }
+            Write::Word(coupon, word) => {
+                let mut definition = coupon.definition;
+                if contradicts(coupon.issued, word.issued()) {
+                    store::overrule(&mut *transaction, definition.coupon_id, word.issued()).await?;
+                    by_ledger += 1;
+                }
+                if word.version > definition.version {
+                    // The database went back behind the ledger: what is in force is the ledger's.
+                    definition = word.definition();
+                    store::redefine(&mut *transaction, &definition, now).await?;
+                }
+                if is_final(&definition, Some(word), now) {
+                    store::settle(&mut *transaction, &definition).await?;
+                }
+            }
+            Write::Settled(coupon) => store::settle(&mut *transaction, &coupon.definition).await?,
+        }
+    }
+    transaction.commit().await?;
+    metrics::counter!("coupon_write_back_rows_total", "source" => "redis").increment(by_redis);
+    metrics::counter!("coupon_write_back_rows_total", "source" => "ledger").increment(by_ledger);
+    Ok(())
+}

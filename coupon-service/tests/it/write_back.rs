@@ -1,0 +1,256 @@
+//! Counts on their way to the rows.
+
+use std::time::Duration;
+
+use coupon_service::config::WriteBackSettings;
+use coupon_service::ledger::LedgerClient;
+use serde_json::json;
+
+use crate::harness::{AWAY, QUICK, Service, some_rounds, until};
+use crate::ledger::Ledger;
+
+/// Asks the ledger in every round.
+const ASKING: WriteBackSettings = WriteBackSettings { authoritative_interval: QUICK.interval, ..QUICK };
+
+#[tokio::test]
+async fn published_counts_reach_the_row() {
+    let service = Service::new("counts").await;
+    let (sold, quiet) = (service.create(100).await, service.create(100).await);
+    let job = service.write_back(QUICK);
+    service.publish_count(sold, "17:40").await;
+    service.shows_issued(sold, 40).await;
+    let shown = service.get(sold).await;
+    assert_eq!((&shown["issuedQuantity"], &shown["remainingQuantity"]), (&json!(40), &json!(60)));
+    assert_eq!(service.row(sold).await.issued.offset, Some(17));
+    service.publish_count(sold, "18:100").await;
+    service.shows_issued(sold, 100).await;
+    assert_eq!(service.get(sold).await["state"], "SOLD_OUT");
+    assert_eq!(service.get(quiet).await["issuedQuantity"], 0);
+    job.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_older_or_impossible_is_not_believed() {
+    let service = Service::new("lies").await;
+    let id = service.create(100).await;
+    let job = service.write_back(QUICK);
+    service.publish_count(id, "17:40").await;
+    service.shows_issued(id, 40).await;
+    for lie in ["16:50", "17:50", "18:39", "18:101", "18:4294967295", "18:-1", "rubbish", "99:"] {
+        service.publish_count(id, lie).await;
+        some_rounds().await;
+        assert_eq!(service.row(id).await.issued.count, 40, "{lie}");
+    }
+    service.publish_count(id, "18:41").await;
+    service.shows_issued(id, 41).await;
+    job.stop().await;
+}
+
+/// The update itself refuses older news, whatever was judged before it.
+#[tokio::test]
+async fn a_row_that_moved_on_meanwhile_is_not_moved_back() {
+    use coupon_service::coupon::count::Published;
+    use coupon_service::store;
+    let service = Service::new("meanwhile").await;
+    let id = service.create(100).await;
+    store::advance(&service.state.pool, id, Published { offset: 9, count: 9 }).await.unwrap();
+    store::advance(&service.state.pool, id, Published { offset: 8, count: 8 }).await.unwrap();
+    assert_eq!(service.row(id).await.issued.count, 9);
+}
+
+#[tokio::test]
+async fn the_ledgers_word_wins_over_what_redis_shows() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("word", ledger.client.clone(), |_| {}).await;
+    let id = service.create(100).await;
+    let now = service.clock.now_ms();
+    // Possible, so believed until the ledger is asked.
+    service.publish_count(id, "999999:90").await;
+    ledger.is_caught_up(false);
+    let job = service.write_back(ASKING);
+    service.shows_issued(id, 90).await;
+    ledger.says(id, now, json!({"count": 30, "offset": 12}));
+    ledger.is_caught_up(true);
+    service.shows_issued(id, 30).await;
+    assert_eq!(service.row(id).await.issued.offset, Some(12));
+    // The lie is still there, and honest counts go on.
+    ledger.says(id, now, json!({"count": 31, "offset": 13}));
+    service.shows_issued(id, 31).await;
+    job.stop().await;
+    assert_eq!(service.row(id).await.issued.count, 31);
+}
+
+#[tokio::test]
+async fn a_lie_that_was_found_out_is_not_believed_again() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("found_out", ledger.client.clone(), |_| {}).await;
+    let id = service.create(100).await;
+    ledger.says(id, service.clock.now_ms(), json!({"count": 30, "offset": 12}));
+    service.publish_count(id, "999999:90").await;
+    // Asks about everything once, at its start.
+    let job = service.write_back(QUICK);
+    service.shows_issued(id, 30).await;
+    for _ in 0..20 {
+        tokio::time::sleep(QUICK.interval / 2).await;
+        assert_eq!(service.row(id).await.issued.count, 30);
+    }
+    service.publish_count(id, "13:31").await;
+    service.shows_issued(id, 31).await;
+    job.stop().await;
+}
+
+/// After the quantity was lowered, a count above it is right; only the ledger can say so.
+#[tokio::test]
+async fn a_count_above_the_quantity_is_asked_about_at_once() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("above", ledger.client.clone(), |_| {}).await;
+    let id = service.create(10).await;
+    let job = service.write_back(QUICK);
+    some_rounds().await;
+    ledger.says(id, service.clock.now_ms(), json!({"count": 70, "offset": 20, "stock": 70}));
+    service.publish_count(id, "20:70").await;
+    service.shows_issued(id, 70).await;
+    assert_eq!(service.get(id).await["quantity"], 70);
+    job.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_word_comes_after_the_end_and_settles() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("settle", ledger.client.clone(), |_| {}).await;
+    let id = service.create(100).await;
+    let version = service.version(id).await;
+    let ends_at = service.row(id).await.definition.ends_at;
+    ledger.says(
+        id,
+        service.clock.now_ms(),
+        json!({"count": 8, "offset": 3, "version": version, "endsAt": ends_at}),
+    );
+    let job = service.write_back(QUICK);
+    service.shows_issued(id, 8).await;
+    assert!(!settled(&service, id).await);
+
+    ledger.says(
+        id,
+        service.clock.now_ms(),
+        json!({"count": 9, "offset": 4, "version": version, "endsAt": ends_at}),
+    );
+    service.clock.set(ends_at + 10_000);
+    until("the count is settled", async || settled(&service, id).await).await;
+    assert_eq!(service.row(id).await.issued.count, 9);
+    let asked = ledger.questions().len();
+    some_rounds().await;
+    assert_eq!(ledger.questions().len(), asked, "nothing is asked about a coupon that can't change");
+
+    // A later end opens it again.
+    let later = platform::clock::rfc3339(ends_at + 3_600_000);
+    assert_eq!(service.patch(id, json!({"endsAt": later})).await.status, 200);
+    service.publish_count(id, "5:10").await;
+    service.shows_issued(id, 10).await;
+    job.stop().await;
+}
+
+async fn settled(service: &Service, id: coupon_service::coupon::CouponId) -> bool {
+    sqlx::query_scalar("SELECT settled FROM coupons WHERE coupon_id = ?")
+        .bind(i64::try_from(id.0).unwrap())
+        .fetch_one(&service.state.pool)
+        .await
+        .unwrap()
+}
+
+/// A database that was restored catches up with the ledger without anybody's change.
+#[tokio::test]
+async fn a_definition_that_the_row_lost_comes_back() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("restored", ledger.client.clone(), |_| {}).await;
+    let id = service.create(100).await;
+    let version = service.version(id).await + 5;
+    let word = json!({"count": 150, "offset": 3, "version": version, "stock": 200});
+    ledger.says(id, service.clock.now_ms(), word);
+    let job = service.write_back(QUICK);
+    service.shows_issued(id, 150).await;
+    let shown = service.get(id).await;
+    assert_eq!((&shown["quantity"], &shown["remainingQuantity"]), (&json!(200), &json!(50)));
+    assert_eq!(service.version(id).await, version);
+    job.stop().await;
+}
+
+#[tokio::test]
+async fn with_redis_away_the_ledgers_word_is_written() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("redis_away", ledger.client.clone(), |settings| {
+        settings.redis.sentinels.clear();
+        settings.redis.address = AWAY.to_owned();
+    })
+    .await;
+    let id = service.create(100).await;
+    ledger.says(id, service.clock.now_ms(), json!({"count": 30, "offset": 12}));
+    let job = service.write_back(ASKING);
+    service.shows_issued(id, 30).await;
+    job.stop().await;
+}
+
+/// Two instances; only the one that holds the lock looks at Redis, and the other takes over when it stops.
+#[tokio::test]
+async fn one_instance_at_a_time_writes_back() {
+    let ledgers = [Ledger::start().await, Ledger::start().await];
+    let first = Service::with("leader", ledgers[0].client.clone(), |_| {}).await;
+    let mut second = first.another().await;
+    second.state.ledger = ledgers[1].client.clone();
+    let id = first.create(100).await;
+    // Each instance hears another count: who leads shows in the row, and who does not has asked nothing.
+    ledgers[0].says(id, first.clock.now_ms(), json!({"count": 1, "offset": 1}));
+    ledgers[1].says(id, first.clock.now_ms(), json!({"count": 2, "offset": 2}));
+
+    let job = first.write_back(ASKING);
+    first.shows_issued(id, 1).await;
+    let other = second.write_back(ASKING);
+    for _ in 0..20 {
+        tokio::time::sleep(ASKING.interval / 2).await;
+        assert_eq!(first.row(id).await.issued.count, 1);
+    }
+    assert_eq!(ledgers[1].questions(), Vec::<String>::new());
+
+    job.stop().await;
+    first.shows_issued(id, 2).await;
+    let asked = ledgers[0].questions().len();
+    some_rounds().await;
+    assert_eq!(ledgers[0].questions().len(), asked);
+    other.stop().await;
+}
+
+/// The server ends the holder's session: the lock is free, and the holder notices before it writes.
+#[tokio::test]
+async fn a_leader_whose_connection_is_killed_leads_again_or_another_does() {
+    let service = Service::new("killed").await;
+    let id = service.create(100).await;
+    let job = service.write_back(QUICK);
+    service.publish_count(id, "1:1").await;
+    service.shows_issued(id, 1).await;
+    let holder: Option<i64> = sqlx::query_scalar(
+        "SELECT CAST(IS_USED_LOCK(RIGHT(CONCAT(DATABASE(), '.write-back'), 64)) AS SIGNED)",
+    )
+    .fetch_one(&service.state.pool)
+    .await
+    .unwrap();
+    let kill = sqlx::AssertSqlSafe(format!("KILL {}", holder.unwrap()));
+    sqlx::raw_sql(kill).execute(&service.state.pool).await.unwrap();
+    service.publish_count(id, "2:2").await;
+    service.shows_issued(id, 2).await;
+    job.stop().await;
+}
+
+#[tokio::test]
+async fn a_last_run_at_shutdown_writes_what_came_last() {
+    let rare = WriteBackSettings { interval: Duration::from_secs(60), ..QUICK };
+    let service = Service::with("last", LedgerClient::new(None, "issue-service"), |_| {}).await;
+    let id = service.create(100).await;
+    service.publish_count(id, "1:1").await;
+    let job = service.write_back(rare);
+    service.shows_issued(id, 1).await;
+    service.publish_count(id, "2:77").await;
+    some_rounds().await;
+    assert_eq!(service.row(id).await.issued.count, 1, "the next look is a minute away");
+    job.stop().await;
+    assert_eq!(service.row(id).await.issued.count, 77);
+}

@@ -106,12 +106,13 @@ impl Run<'_> {
             checked?;
             servers.context("the tests need all servers")
         })?;
-        let built = self.build()?;
-        self.integration()?;
-        if self.arguments.quick || self.arguments.package.as_deref().is_some_and(|it| it != END_TO_END) {
-            return Ok(());
+        // For one package the whole need not be built.
+        if self.arguments.package.as_deref().is_some_and(|it| it != END_TO_END) {
+            return self.integration();
         }
-        self.end_to_end(built)
+        let built = build::build_all(&stack.interrupt, &stack.progress)?;
+        self.integration()?;
+        if self.arguments.quick { Ok(()) } else { self.end_to_end(built) }
     }
 
     /// What needs no server: format and lints.
@@ -141,11 +142,6 @@ impl Run<'_> {
         let (passed, failed) = (u64::from(success), u64::from(!success));
         self.results.push(Outcome { name: name.to_owned(), passed, failed, ignored: 0, took });
         Ok(())
-    }
-
-    /// Everything, once; so that features and profile are the same for all that follows.
-    fn build(&mut self) -> Result<Built> {
-        build::build_all(&self.stack.interrupt, &self.stack.progress)
     }
 
     fn integration(&mut self) -> Result<()> {

@@ -11,6 +11,7 @@ mod jtl;
 pub(crate) mod outcome;
 mod report;
 mod response;
+mod run;
 mod shape;
 mod tally;
 pub(crate) mod target;
@@ -24,8 +25,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
 use self::display::Display;
-use self::engine::{Run, Setup};
 use self::report::Report;
+use self::run::{Run, Setup};
 use self::shape::{Plan, Shape};
 use self::tally::Tally;
 use self::target::Target;

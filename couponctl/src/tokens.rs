@@ -68,6 +68,9 @@ pub(crate) struct Args {
     audience: Option<String>,
     #[command(flatten)]
     mysql: crate::servers::MysqlArgs,
+    /// Database of the user service
+    #[arg(long, value_name = "NAME", default_value = "firstcome_users")]
+    database: String,
     /// Signing threads [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
@@ -94,7 +97,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
     let state = State::find(args.state.as_deref())?;
     let signer = signer(args, &state)?;
     let (users, kind) = if args.existing {
-        (users::existing(&args.mysql.resolve(&state)?, args.count)?, "existing")
+        (users::existing(&args.mysql.resolve(&state)?, &args.database, args.count)?, "existing")
     } else {
         (users::new(args.count.unwrap_or_default()), "new")
     };

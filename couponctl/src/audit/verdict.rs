@@ -88,7 +88,7 @@ impl Report {
         let colours = console::colors_enabled();
         let mut table = Table::new();
         table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(presets::UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(["", "invariant", "compared", "verdict"]);
         for check in &self.checks {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::engine::Run;
 use super::outcome::Outcome;
+use super::run::Run;
 use crate::terminal;
 
 const REFRESH: Duration = Duration::from_millis(200);

@@ -1,117 +1,28 @@
 //! Sends what the plan says: each connection is a task that takes the next attempt, waits for its due time,
 //! writes it down, sends it, and records what came back. A thread has its own runtime and its own percentiles.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-use super::answers::{Answer, Record};
+use super::answers::Answer;
 use super::client::{Connection, Exchange, Failure};
 use super::follow::Follows;
-use super::jtl::{Jtl, Sample};
+use super::jtl::Sample;
 use super::outcome::{self, Judged, Outcome};
-use super::shape::{Job, Plan};
-use super::tally::{Live, Tally};
-use super::target::{Request, Target};
+use super::run::Run;
+use super::shape::Job;
+use super::tally::Tally;
 use crate::clock;
-use crate::csv::Tokens;
 
 /// A sleeping task wakes up to a timer tick late. That is this client's lateness and not the server's, so up to
 /// here the latency counts from the waking; beyond, from the due time.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 /// A refused connection is tried no faster than this by one task of a closed loop.
 const CONNECT_BACK_OFF: Duration = Duration::from_millis(100);
-
-/// All that a run needs; shared by its threads.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) target: Target,
-    pub(crate) request: Request,
-    pub(crate) url: String,
-    /// Answers are judged as those to a claim.
-    pub(crate) claim: bool,
-    pub(crate) tokens: Tokens,
-    pub(crate) plan: Plan,
-    pub(crate) timeout: Duration,
-    pub(crate) fresh_connections: bool,
-    pub(crate) record: Option<Record>,
-    pub(crate) jtl: Option<Jtl>,
-    pub(crate) follow: Option<(Duration, Request)>,
-    pub(crate) live: Live,
-    /// No attempt begins after this.
-    pub(crate) stop: CancellationToken,
-    started: Instant,
-    started_ms: u64,
-    failure: Mutex<Option<anyhow::Error>>,
-}
-
-/// The parts of a run that have defaults.
-#[derive(Debug)]
-pub(crate) struct Setup<'a> {
-    pub(crate) target: Target,
-    pub(crate) request: Request,
-    pub(crate) path: &'a str,
-    pub(crate) claim: bool,
-    pub(crate) tokens: Tokens,
-    pub(crate) plan: Plan,
-    pub(crate) timeout: Duration,
-    pub(crate) fresh_connections: bool,
-    pub(crate) answers: Option<(&'a Path, u64)>,
-    pub(crate) out: Option<&'a Path>,
-    pub(crate) follow: Option<(Duration, Request)>,
-}
-
-impl Run {
-    pub(crate) fn new(setup: Setup<'_>) -> Result<Self> {
-        let started_ms = clock::now_ms();
-        let record = setup
-            .answers
-            .map(|(path, coupon)| Record::create(path, coupon, &setup.target.authority, started_ms))
-            .transpose()?;
-        Ok(Self {
-            url: format!("http://{}{}", setup.target.authority, setup.path),
-            target: setup.target,
-            request: setup.request,
-            claim: setup.claim,
-            tokens: setup.tokens,
-            plan: setup.plan,
-            timeout: setup.timeout,
-            fresh_connections: setup.fresh_connections,
-            record,
-            jtl: setup.out.map(Jtl::create).transpose()?,
-            follow: setup.follow,
-            live: Live::default(),
-            stop: CancellationToken::new(),
-            started: Instant::now(),
-            started_ms,
-            failure: Mutex::new(None),
-        })
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// Wall time of a moment of this run; steps of the system's clock do not reach it.
-    pub(crate) fn unix_ms(&self, at: Instant) -> u64 {
-        self.started_ms + clock::whole_ms(at.saturating_duration_since(self.started))
-    }
-
-    /// Ends the run: what was promised to the record can't be kept.
-    pub(crate) fn fail(&self, error: anyhow::Error) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.stop.cancel();
-    }
-
-    pub(crate) fn take_failure(&self) -> Option<anyhow::Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
 
 /// Runs to the end on `threads` threads with `connections` in all.
 pub(crate) fn run(run: &Arc<Run>, threads: usize, connections: usize) -> Result<Tally> {

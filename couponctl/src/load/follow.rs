@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::answers::Answer;
 use super::client::Connection;
-use super::engine::Run;
 use super::outcome::{Body, Judged, Outcome};
+use super::run::Run;
 use super::shape::Job;
 use super::tally::Tally;
 

@@ -104,7 +104,7 @@ impl Report {
 
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["requests", &grouped(self.requests)]);
+        table.load_style(presets::NOTHING).set_header(["requests", &grouped(self.requests)]);
         let took = format!("{} ({:.0} answers/s)", seconds(Duration::from_secs_f64(self.seconds)), self.rate);
         table.add_row(["time", &took]);
         for (name, count) in [

@@ -28,10 +28,10 @@ pub(crate) fn new(count: u64) -> Vec<u64> {
 }
 
 /// Accounts in MySQL, oldest first.
-pub(crate) fn existing(mysql: &Mysql, count: Option<u64>) -> Result<Vec<u64>> {
+pub(crate) fn existing(mysql: &Mysql, database: &str, count: Option<u64>) -> Result<Vec<u64>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut connection = mysql.connect("firstcome_users").await?;
+        let mut connection = mysql.connect(database).await?;
         let limit = i64::try_from(count.unwrap_or(u64::MAX)).unwrap_or(i64::MAX);
         let rows: Vec<i64> =
             sqlx::query_scalar("SELECT CAST(user_id AS SIGNED) FROM users ORDER BY user_id LIMIT ?")

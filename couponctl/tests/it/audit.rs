@@ -47,7 +47,9 @@ impl Scene {
         assert!(output.status.success(), "{output:?}");
 
         let database = format!("test_audit_{coupon}");
-        let mysql = servers.database(&database).await;
+        let mysql = servers
+            .database(&database, include_str!("../../../issue-service/migrations/0001_ledger.sql"))
+            .await;
         let redis = servers.redis().await;
         let mut scene = Self { coupon, folder, servers, shop, mysql, redis, database, csv, answers };
         let winners: Vec<u64> = scene.shop.shelf().issued.keys().copied().collect();
@@ -84,7 +86,8 @@ impl Scene {
 
     fn run(&self, more: &[&str]) -> Output {
         let (coupon, api) = (self.coupon.to_string(), self.shop.url());
-        let options = self.servers.options(self.folder.path());
+        let folder = self.folder.path();
+        let options = [self.servers.mysql_options(folder), self.servers.redis_options(folder)].concat();
         let mut args = vec!["audit", "--coupon", &coupon, "--database", &self.database, "--api", &api];
         args.extend(["--answers", text(&self.answers), "--tokens", text(&self.csv), "--sample", "200"]);
         args.extend(["--wait", "2s", "--rest", "300ms"]);

@@ -45,17 +45,14 @@ impl Servers {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// A database of the test's own with the issue service's tables.
-    pub(crate) async fn database(&self, name: &str) -> MySqlConnection {
+    /// A database of the test's own with the tables of a migration.
+    pub(crate) async fn database(&self, name: &str, tables: &'static str) -> MySqlConnection {
         let Mysql { host, port, username, password } = &self.mysql;
         let options = MySqlConnectOptions::new().host(host).port(*port).username(username).password(password);
         let mut connection = options.disable_statement_logging().connect().await.unwrap();
         let create = format!("CREATE DATABASE {name}; USE {name};");
         connection.execute(sqlx::raw_sql(AssertSqlSafe(create))).await.unwrap();
-        connection
-            .execute(sqlx::raw_sql(include_str!("../../../issue-service/migrations/0001_ledger.sql")))
-            .await
-            .unwrap();
+        connection.execute(sqlx::raw_sql(tables)).await.unwrap();
         connection
     }
 
@@ -65,29 +62,27 @@ impl Servers {
         client.get_multiplexed_async_connection().await.unwrap()
     }
 
-    /// The options of `audit` for these servers; passwords go by file.
-    pub(crate) fn options(&self, folder: &Path) -> Vec<String> {
-        let secret = |name: &str, value: &str| -> PathBuf {
-            let file = folder.join(name);
-            fs::write(&file, format!("{value}\n")).unwrap();
-            file
-        };
+    /// The options for MySQL; its password goes by file.
+    pub(crate) fn mysql_options(&self, folder: &Path) -> Vec<String> {
         let Mysql { host, port, username, password } = &self.mysql;
-        let mysql_file = secret("mysql", password);
-        let redis_file = secret("redis", &self.redis.password);
-        [
-            "--mysql",
-            &format!("mysql://{username}@{host}:{port}"),
-            "--mysql-password-file",
-            mysql_file.to_str().unwrap(),
-            "--sentinel",
-            &self.redis.sentinels.join(","),
-            "--redis-master",
-            &self.redis.master,
-            "--redis-password-file",
-            redis_file.to_str().unwrap(),
-        ]
-        .map(str::to_owned)
-        .into()
+        let file = secret(folder, "mysql", password);
+        let url = format!("mysql://{username}@{host}:{port}");
+        ["--mysql", &url, "--mysql-password-file", file.to_str().unwrap()].map(str::to_owned).into()
     }
+
+    /// The options for Redis.
+    pub(crate) fn redis_options(&self, folder: &Path) -> Vec<String> {
+        let Redis { sentinels, master, password, .. } = &self.redis;
+        let (sentinels, file) = (sentinels.join(","), secret(folder, "redis", password));
+        let file = file.to_str().unwrap();
+        ["--sentinel", &sentinels, "--redis-master", master, "--redis-password-file", file]
+            .map(str::to_owned)
+            .into()
+    }
+}
+
+fn secret(folder: &Path, name: &str, value: &str) -> PathBuf {
+    let file = folder.join(name);
+    fs::write(&file, format!("{value}\n")).unwrap();
+    file
 }

@@ -1,0 +1,6 @@
+//! The gateway as a whole, between clients and real services on loopback.
+
+mod bodies;
+mod harness;
+mod identity;
+mod upstreams;

@@ -1,0 +1,273 @@
+//! A gateway of the shipped configuration with services of the test's own behind it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use platform::clock::{self, Clock};
+use platform::consul::Instance;
+use platform::health::Health;
+use platform::http::server::{Front, layered};
+use platform::lifecycle::Lifecycle;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt as _;
+
+use crate::app::{Parts, build, router};
+use crate::config::GatewaySettings;
+use crate::discovery::{Discovery, Source};
+
+const SHIPPED: [&str; 2] = [
+    include_str!("../../../../config-repo/application.yml"),
+    include_str!("../../../../config-repo/gateway.yml"),
+];
+const KID: &str = "key-1";
+
+/// What stands behind the gateway under the names of the real services.
+pub(super) struct Setting {
+    pub(super) clock: Clock,
+    pub(super) signer: Signer,
+    pub(super) services: HashMap<&'static str, watch::Sender<Arc<Vec<Instance>>>>,
+    pub(super) settings: Value,
+    lifecycle: Lifecycle,
+    tasks: JoinSet<()>,
+    app: Option<Front>,
+}
+
+/// The user service's key pair.
+pub(super) struct Signer {
+    kid: String,
+    private: Vec<u8>,
+    pub(super) public: Vec<u8>,
+}
+
+impl Signer {
+    pub(super) fn new(kid: &str) -> Self {
+        let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec();
+        let public = Ed25519KeyPair::from_pkcs8(&private).unwrap().public_key().as_ref().to_vec();
+        Self { kid: kid.to_owned(), private, public }
+    }
+
+    pub(super) fn jwk(&self) -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self.kid,
+               "x": URL_SAFE_NO_PAD.encode(&self.public)})
+    }
+
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(&self.private)).unwrap()
+    }
+}
+
+/// Valid claims for 15 minutes from now on.
+pub(super) fn claims(user: u64) -> Value {
+    let now = clock::now_ms() / 1000;
+    json!({"iss": "firstcome", "aud": "firstcome", "sub": user.to_string(), "iat": now, "exp": now + 900,
+           "jti": "j", "sid": "s", "roles": ["USER"]})
+}
+
+impl Setting {
+    /// All three services, each one echo.
+    pub(super) async fn new() -> Self {
+        let mut setting = Self::empty();
+        setting.serve_keys().await;
+        for service in ["coupon-service", "issue-service"] {
+            let echo = setting.echo(service).await;
+            setting.publish(service, &[(service, echo)]);
+        }
+        setting
+    }
+
+    pub(super) fn empty() -> Self {
+        let services = ["user-service", "coupon-service", "issue-service"];
+        let mut settings = json!({});
+        for text in SHIPPED {
+            let section: Value = serde_yaml_ng::from_str(text).unwrap();
+            merge(&mut settings, &section);
+        }
+        merge(&mut settings, &json!({"identity": {"secret": "0123456789abcdef0123456789abcdef"}}));
+        Self {
+            clock: Clock::manual(clock::now_ms()),
+            signer: Signer::new(KID),
+            services: services.map(|name| (name, watch::Sender::default())).into(),
+            settings,
+            lifecycle: Lifecycle::new(),
+            tasks: JoinSet::new(),
+            app: None,
+        }
+    }
+
+    pub(super) fn configure(&mut self, change: &Value) {
+        merge(&mut self.settings, change);
+    }
+
+    /// A user service that has the key set and echoes the rest; counts how often it was asked for the set.
+    pub(super) async fn serve_keys(&mut self) -> Arc<AtomicUsize> {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (counter, set) = (Arc::clone(&asked), json!({"keys": [self.signer.jwk()]}));
+        let jwks = axum::routing::get(async move || {
+            counter.fetch_add(1, SeqCst);
+            axum::Json(set)
+        });
+        let app = Router::new().route("/.well-known/jwks.json", jwks).fallback(echo);
+        let address = self.serve(app).await;
+        self.publish("user-service", &[("users", address)]);
+        asked
+    }
+
+    pub(super) async fn serve(&mut self, app: Router) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        address
+    }
+
+    /// A service that answers with what it received.
+    pub(super) async fn echo(&mut self, name: &'static str) -> SocketAddr {
+        self.serve(Router::new().fallback(echo).layer(axum::Extension(name))).await
+    }
+
+    /// A task of the test's own for as long as the setting lives.
+    pub(super) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub(super) fn publish(&self, service: &str, instances: &[(&str, SocketAddr)]) {
+        let instances = instances
+            .iter()
+            .map(|(id, address)| Instance {
+                id: (*id).to_owned(),
+                address: *address,
+                meta: BTreeMap::new(),
+                zone: String::new(),
+                weight: 1,
+            })
+            .collect();
+        self.services[service].send_replace(Arc::new(instances));
+    }
+
+    /// The gateway as it serves, the platform's layers around it; made at the first request.
+    pub(super) fn app(&mut self) -> Front {
+        if self.app.is_none() {
+            let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
+            let fixed =
+                self.services.iter().map(|(name, sender)| ((*name).to_owned(), sender.subscribe())).collect();
+            let avoid_for = settings.upstream.avoid_for;
+            let discovery = Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), avoid_for);
+            let server = settings.server.clone();
+            let parts = Parts {
+                discovery,
+                clock: self.clock.clone(),
+                lifecycle: self.lifecycle.clone(),
+                health: Health::new(),
+            };
+            let gateway = build(settings, parts).unwrap();
+            self.app = Some(layered(router(gateway), &server));
+        }
+        self.app.clone().unwrap()
+    }
+
+    pub(super) fn token(&self) -> String {
+        self.signer.sign(&claims(7))
+    }
+
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Answer {
+        Answer::read(self.app().oneshot(request).await.unwrap()).await
+    }
+
+    pub(super) async fn get(&mut self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// A claim with the given token.
+    pub(super) async fn claim(&mut self, token: &str) -> Answer {
+        let request = Request::post("/coupon-issues")
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Body::from(r#"{"couponId":1}"#))
+            .unwrap();
+        self.send(request).await
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+async fn echo(
+    name: Option<axum::Extension<&'static str>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> (HeaderMap, axum::Json<Value>) {
+    let mut seen = BTreeMap::<String, Vec<String>>::new();
+    for (name, value) in &headers {
+        seen.entry(name.to_string())
+            .or_default()
+            .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    let mut own = HeaderMap::new();
+    own.insert("x-internal-node", http::HeaderValue::from_static("secret"));
+    own.insert("x-shown", http::HeaderValue::from_static("yes"));
+    own.insert("content-language", http::HeaderValue::from_static("ko"));
+    let body = body.map(|body| String::from_utf8_lossy(&body).into_owned()).ok();
+    let seen = json!({"service": name.map(|name| name.0), "method": method.as_str(), "uri": uri.to_string(),
+                      "headers": seen, "body": body});
+    (own, axum::Json(seen))
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) broken: bool,
+}
+
+impl Answer {
+    pub(super) async fn read(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await;
+        let broken = body.is_err();
+        Self { status: parts.status, headers: parts.headers, body: body.unwrap_or_default(), broken }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// Status and code of a problem.
+    pub(super) fn problem(&self) -> (u16, String) {
+        let json = self.json();
+        assert_eq!(
+            self.headers.get("content-type").map(|v| v.as_bytes()),
+            Some(&b"application/problem+json"[..]),
+            "{self:?}"
+        );
+        assert_eq!(json["status"], self.status.as_u16());
+        (self.status.as_u16(), json["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}

@@ -1,0 +1,298 @@
+//! Who is believed to be whom.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Request;
+use platform::identity::{HEADER, IdentityVerifier};
+use serde_json::{Value, json};
+
+use super::harness::{Answer, Setting, Signer, claims};
+
+const UNAUTHENTICATED: (u16, &str) = (401, "UNAUTHENTICATED");
+
+fn assert_refused(answer: &Answer, expected: (u16, &str), what: &str) {
+    let (status, code) = answer.problem();
+    assert_eq!((status, code.as_str()), expected, "{what}");
+    assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")), "{what}");
+}
+
+fn identity_seen(setting: &Setting, answer: &Answer) -> platform::identity::Identity {
+    let settings = serde_json::from_value(setting.settings["identity"].clone()).unwrap();
+    let value = answer.json()["headers"][HEADER.as_str()][0].as_str().unwrap().to_owned();
+    let mut headers = http::HeaderMap::new();
+    headers.insert(HEADER, value.parse().unwrap());
+    IdentityVerifier::new(&settings).with_clock(setting.clock.clone()).verify(&headers).unwrap()
+}
+
+#[tokio::test]
+async fn a_valid_token_becomes_a_signed_identity_and_goes_no_further() {
+    let mut setting = Setting::new().await;
+    let answer = setting.claim(&setting.token()).await;
+    assert_eq!(answer.status, 200);
+    let identity = identity_seen(&setting, &answer);
+    assert_eq!((identity.user, identity.roles), (7, vec!["USER".to_owned()]));
+    assert!(answer.json()["headers"].get("authorization").is_none());
+}
+
+#[tokio::test]
+async fn what_a_client_says_about_itself_reaches_no_service_on_any_route() {
+    let mut setting = Setting::new().await;
+    let token = setting.token();
+    let routes = [
+        ("POST", "/users/sign-up"),
+        ("POST", "/users/login"),
+        ("POST", "/users/token/refresh"),
+        ("GET", "/users/me"),
+        ("PUT", "/users/me/password"),
+        ("POST", "/users/7/roles"),
+        ("GET", "/coupons"),
+        ("GET", "/coupons/1"),
+        ("POST", "/coupons"),
+        ("PATCH", "/coupons/1"),
+        ("POST", "/coupon-issues"),
+        ("GET", "/coupon-issues/me"),
+        ("GET", "/coupon-issues/1/me"),
+    ];
+    for (method, path) in routes {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("x-user-id", "1")
+            .header("x-user-role", "ADMIN")
+            .header("X_User_Role", "ADMIN")
+            .header("x-internal-caller", "issue-service")
+            .header("x-firstcome-identity", "forged")
+            .header("x-forwarded-for", "10.0.0.1")
+            .header("forwarded", "for=10.0.0.1")
+            .header("connection", "x-firstcome-identity, x-hop")
+            .header("x-hop", "1")
+            .header("x-request-id", "kept")
+            .body(Body::empty())
+            .unwrap();
+        let answer = setting.send(request).await;
+        assert_eq!(answer.status, 200, "{method} {path}");
+        let seen = answer.json()["headers"].clone();
+        for name in [
+            "x-user-id",
+            "x-user-role",
+            "x_user_role",
+            "x-internal-caller",
+            "x-forwarded-for",
+            "forwarded",
+            "authorization",
+            "connection",
+            "x-hop",
+        ] {
+            assert_eq!(seen.get(name), None, "{method} {path}: {name}");
+        }
+        assert_eq!(seen["x-request-id"], json!(["kept"]));
+        let identities =
+            seen.get("x-firstcome-identity").and_then(Value::as_array).cloned().unwrap_or_default();
+        assert!(!identities.contains(&json!("forged")), "{method} {path}");
+        assert!(identities.len() <= 1);
+        assert_eq!(answer.header("x-internal-node"), None, "a service's own headers stay inside");
+        assert_eq!(answer.header("x-shown"), Some("yes"));
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_hold_are_refused() {
+    let mut setting = Setting::new().await;
+    let good = claims(7);
+    let with = |key: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[key] = value;
+        claims
+    };
+    let without = |key: &str| {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().remove(key);
+        claims
+    };
+    let seconds = setting.clock.now_ms() / 1000;
+    let header = |header: Value| URL_SAFE_NO_PAD.encode(header.to_string());
+    let payload = URL_SAFE_NO_PAD.encode(good.to_string());
+    let signer = &setting.signer;
+
+    let none = format!("{}.{payload}.", header(json!({"alg": "none", "typ": "JWT"})));
+    let none_with_kid = format!("{}.{payload}.", header(json!({"alg": "none", "kid": "key-1"})));
+    // The classic confusion: the public key, which everybody has, as the secret of an HMAC.
+    let hmac_of = |key: &[u8], head: Value| {
+        let signed = format!("{}.{payload}", header(head));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+    };
+    let by_public_key = hmac_of(&signer.public, json!({"alg": "HS256", "kid": "key-1"}));
+    let by_public_key_text =
+        hmac_of(URL_SAFE_NO_PAD.encode(&signer.public).as_bytes(), json!({"alg": "HS256", "typ": "JWT"}));
+    let by_identity_secret =
+        hmac_of(b"0123456789abcdef0123456789abcdef", json!({"alg": "HS256", "typ": "JWT"}));
+    let other_key_same_id = Signer::new("key-1").sign(&good);
+    let unknown_key = Signer::new("key-2").sign(&good);
+    let valid = signer.sign(&good);
+    let (head, signature) = (valid.split('.').next().unwrap(), valid.rsplit('.').next().unwrap());
+    let admin = URL_SAFE_NO_PAD.encode(with("roles", json!(["ADMIN"])).to_string());
+    let changed = format!("{head}.{admin}.{signature}");
+
+    for (what, token) in [
+        ("alg none", none),
+        ("alg none with a known key", none_with_kid),
+        ("HS256 by the public key", by_public_key),
+        ("HS256 by the public key's text", by_public_key_text),
+        ("HS256 by the internal secret", by_identity_secret),
+        ("another key under the same id", other_key_same_id),
+        ("an unknown key", unknown_key),
+        ("claims changed after signing", changed),
+        ("no exp", signer.sign(&without("exp"))),
+        ("no sub", signer.sign(&without("sub"))),
+        ("no iss", signer.sign(&without("iss"))),
+        ("no aud", signer.sign(&without("aud"))),
+        ("another iss", signer.sign(&with("iss", json!("elsewhere")))),
+        ("another aud", signer.sign(&with("aud", json!("firstcome-internal")))),
+        ("sub that is no id", signer.sign(&with("sub", json!("root")))),
+        ("exp that is text", signer.sign(&with("exp", json!("9999999999")))),
+        ("not valid yet", signer.sign(&with("nbf", json!(seconds + 60)))),
+        ("rubbish", "rubbish".to_owned()),
+        ("dots", "..".to_owned()),
+    ] {
+        assert_refused(&setting.claim(&token).await, UNAUTHENTICATED, what);
+    }
+    let expired = setting.signer.sign(&with("exp", json!(seconds - 6)));
+    assert_refused(&setting.claim(&expired).await, (401, "TOKEN_EXPIRED"), "expired");
+    let just_expired = setting.signer.sign(&with("exp", json!(seconds - 3)));
+    assert_eq!(setting.claim(&just_expired).await.status, 200, "within the leeway");
+    assert_eq!(setting.claim(&valid).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_missing_token_is_challenged_and_public_routes_need_none() {
+    let mut setting = Setting::new().await;
+    let answer = setting.get("/users/me").await;
+    assert_refused(&answer, UNAUTHENTICATED, "none");
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "no error attribute without a token");
+    for scheme in ["Basic dXNlcjpwdw==", "Bearer", "Bearer "] {
+        let request = Request::get("/users/me").header("authorization", scheme).body(Body::empty()).unwrap();
+        assert_refused(&setting.send(request).await, UNAUTHENTICATED, scheme);
+    }
+    let twice = Request::get("/users/me")
+        .header("authorization", format!("Bearer {}", setting.token()))
+        .header("authorization", "Bearer x")
+        .body(Body::empty())
+        .unwrap();
+    assert_refused(&setting.send(twice).await, UNAUTHENTICATED, "two tokens");
+
+    let public = setting.get("/coupons/1").await;
+    assert_eq!(public.status, 200);
+    assert!(public.json()["headers"].get("x-firstcome-identity").is_none());
+    let with_rubbish =
+        Request::get("/coupons/1").header("authorization", "Bearer x").body(Body::empty()).unwrap();
+    assert_eq!(setting.send(with_rubbish).await.status, 200, "a public route looks at no token");
+}
+
+#[tokio::test]
+async fn an_optional_token_has_to_hold_if_it_is_there() {
+    let mut setting = Setting::new().await;
+    let route = json!({"id": "o", "uri": "lb://coupon-service", "predicates": ["Path=/o"], "authentication": "optional"});
+    setting.configure(&json!({"routes": [route], "route-enabled": Value::Null}));
+    setting.settings["route-enabled"] = json!({});
+    assert!(setting.get("/o").await.json()["headers"].get("x-firstcome-identity").is_none());
+    let ask = |authorization: String| {
+        Request::get("/o").header("authorization", authorization).body(Body::empty()).unwrap()
+    };
+    let token = setting.token();
+    let known = setting.send(ask(format!("bearer {token}"))).await;
+    assert_eq!(identity_seen(&setting, &known).user, 7);
+    for wrong in ["Bearer x", "Basic eA=="] {
+        assert_refused(&setting.send(ask(wrong.to_owned())).await, UNAUTHENTICATED, wrong);
+    }
+}
+
+#[tokio::test]
+async fn a_remembered_token_ends_with_its_time_and_its_identity_is_renewed_before_that() {
+    let mut setting = Setting::new().await;
+    let token = setting.token();
+    let value = async |setting: &mut Setting, token: &str| {
+        setting.claim(token).await.json()["headers"]["x-firstcome-identity"][0].as_str().map(str::to_owned)
+    };
+    let first = value(&mut setting, &token).await.unwrap();
+    assert_eq!(value(&mut setting, &token).await.as_ref(), Some(&first), "minted once");
+    setting.clock.advance(Duration::from_secs(31));
+    let answer = setting.claim(&token).await;
+    assert_eq!(identity_seen(&setting, &answer).user, 7);
+    let second = value(&mut setting, &token).await.unwrap();
+    assert_ne!(second, first, "minted anew while the first is still good");
+    setting.clock.advance(Duration::from_secs(900));
+    assert_refused(&setting.claim(&token).await, (401, "TOKEN_EXPIRED"), "from the cache");
+}
+
+#[tokio::test]
+async fn no_token_makes_its_holder_a_service() {
+    let mut setting = Setting::new().await;
+    let mut claims = claims(7);
+    claims["roles"] = json!(["USER", "SERVICE", "ADMIN"]);
+    let token = setting.signer.sign(&claims);
+    let answer = setting.claim(&token).await;
+    assert_eq!(identity_seen(&setting, &answer).roles, ["USER", "ADMIN"]);
+}
+
+#[tokio::test]
+async fn unknown_keys_make_the_user_service_be_asked_once_however_many_they_are() {
+    let mut setting = Setting::new().await;
+    let asked = setting.serve_keys().await;
+    assert_eq!(setting.claim(&setting.token()).await.status, 200);
+    assert_eq!(asked.load(SeqCst), 1);
+    for n in 0..50 {
+        let token = Signer::new(&format!("unknown-{n}")).sign(&claims(7));
+        assert_refused(&setting.claim(&token).await, UNAUTHENTICATED, "unknown key");
+    }
+    assert_eq!(asked.load(SeqCst), 1, "within jwks-min-interval of the first question");
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_when_it_is_first_used() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "50ms"}}));
+    assert_eq!(setting.claim(&setting.token()).await.status, 200);
+    setting.signer = Signer::new("key-2");
+    setting.serve_keys().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(setting.claim(&setting.token()).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_last_good_keys_outlive_the_user_service() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "20ms", "jwks-refresh": "20ms"}}));
+    let (one, other) = (setting.token(), setting.signer.sign(&claims(8)));
+    assert_eq!(setting.claim(&one).await.status, 200);
+    setting.publish("user-service", &[]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(setting.claim(&other).await.status, 200, "a token that was not seen before");
+}
+
+#[tokio::test]
+async fn without_any_key_nothing_is_said_about_a_token() {
+    let mut setting = Setting::empty();
+    let answer = setting.claim(&setting.token()).await;
+    assert_eq!(answer.problem(), (503, "UPSTREAM_UNAVAILABLE".to_owned()));
+    assert!(answer.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn a_shared_secret_is_accepted_where_it_is_configured_and_then_alone() {
+    let mut setting = Setting::new().await;
+    let secret = "a-shared-secret-of-32-bytes-or-more";
+    setting.configure(&json!({"jwt": {"algorithms": ["HS256"], "hs256-secret": secret}}));
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    let token = jsonwebtoken::encode(&header, &claims(9), &key).unwrap();
+    let answer = setting.claim(&token).await;
+    assert_eq!(identity_seen(&setting, &answer).user, 9);
+    assert_refused(&setting.claim(&setting.token()).await, UNAUTHENTICATED, "EdDSA is not configured");
+}

@@ -1,0 +1,155 @@
+//! Who is asking: from the client's token to the signed identity that the services trust.
+//!
+//! Invariant: an identity is minted only from a token that was verified by the configured rules and has
+//! not expired; a request that may go without a token but brings one must bring a valid one.
+
+pub mod cache;
+pub mod jwks;
+pub mod token;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header};
+use parking_lot::Mutex;
+use platform::clock::Clock;
+use platform::http::problem::Problem;
+use platform::identity::{Identity, IdentitySigner, SERVICE};
+
+use crate::config::{Authentication, JwtSettings};
+use cache::TokenCache;
+use jwks::{Jwks, Missing};
+use token::{KeySource, TokenError, TokenRules};
+
+/// An identity is minted anew after this long: its 60 s less the time that a request may be under way and
+/// that clocks may differ.
+const IDENTITY_FRESH_MS: u64 = 30_000;
+/// While no key set could be fetched.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// The holder of a verified token.
+#[derive(Debug)]
+pub struct Verified {
+    identity: Identity,
+    valid_until_ms: u64,
+    minted: Mutex<Option<Minted>>,
+}
+
+#[derive(Debug, Clone)]
+struct Minted {
+    value: HeaderValue,
+    fresh_until_ms: u64,
+}
+
+impl Verified {
+    pub fn new(user: u64, roles: Vec<String>, valid_until_ms: u64) -> Self {
+        Self { identity: Identity { user, roles }, valid_until_ms, minted: Mutex::default() }
+    }
+
+    pub fn user(&self) -> u64 {
+        self.identity.user
+    }
+
+    pub fn is_valid(&self, now_ms: u64) -> bool {
+        now_ms < self.valid_until_ms
+    }
+
+    /// The value of the identity header, minted at most every half a minute.
+    fn identity_header(&self, signer: &IdentitySigner, now_ms: u64) -> HeaderValue {
+        let mut minted = self.minted.lock();
+        match &*minted {
+            Some(minted) if now_ms < minted.fresh_until_ms => minted.value.clone(),
+            _ => {
+                let value = signer.sign(&self.identity);
+                *minted = Some(Minted { value: value.clone(), fresh_until_ms: now_ms + IDENTITY_FRESH_MS });
+                value
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Authenticator {
+    rules: TokenRules,
+    jwks: Arc<Jwks>,
+    cache: TokenCache,
+    signer: IdentitySigner,
+    clock: Clock,
+}
+
+impl Authenticator {
+    pub fn new(settings: &JwtSettings, jwks: Arc<Jwks>, signer: IdentitySigner, clock: Clock) -> Self {
+        let cache = TokenCache::new(settings.cache_capacity);
+        Self { rules: TokenRules::new(settings), jwks, cache, signer, clock }
+    }
+
+    /// Who asks, if the route wants to know.
+    pub async fn authenticate(
+        &self,
+        demand: Authentication,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<Verified>>, Problem> {
+        if demand == Authentication::None {
+            return Ok(None);
+        }
+        match bearer(headers) {
+            Some(token) => self.verify(token).await.map(Some),
+            None if demand == Authentication::Optional && !headers.contains_key(header::AUTHORIZATION) => {
+                Ok(None)
+            }
+            None => Err(challenge(Problem::unauthenticated(), "Bearer")),
+        }
+    }
+
+    pub fn identity_header(&self, verified: &Verified) -> HeaderValue {
+        verified.identity_header(&self.signer, self.clock.now_ms())
+    }
+
+    async fn verify(&self, token: &str) -> Result<Arc<Verified>, Problem> {
+        let now_ms = self.clock.now_ms();
+        let hash = cache::hash(token);
+        if let Some(verified) = self.cache.get(&hash, now_ms) {
+            return Ok(verified);
+        }
+        let key = match self.rules.key_source(token).map_err(|error| refuse(&error))? {
+            KeySource::SharedSecret => None,
+            KeySource::Jwks(kid) => Some(self.jwks.find(&kid).await.map_err(|missing| match missing {
+                Missing::UnknownKey => refuse(&TokenError::UnknownKey),
+                Missing::NoKeys => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
+            })?),
+        };
+        let claims = self.rules.verify(token, key.as_deref(), now_ms).map_err(|error| refuse(&error))?;
+        let user = claims.sub.parse().map_err(|_| refuse(&TokenError::Invalid))?;
+        let valid_until_ms = self.rules.valid_until_ms(&claims);
+        // The role of the services themselves is no user's to have, whoever issued the token.
+        let roles = claims.roles.into_iter().filter(|role| role != SERVICE).collect();
+        let verified = Arc::new(Verified::new(user, roles, valid_until_ms));
+        self.cache.insert(hash, Arc::clone(&verified), now_ms);
+        Ok(verified)
+    }
+}
+
+/// RFC 6750, 2.1: exactly one header, the scheme in any case.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+fn refuse(error: &TokenError) -> Problem {
+    // Which check failed is for the log; a forger learns no more than that it failed.
+    tracing::debug!(reason = %error, "token refused");
+    match error {
+        TokenError::Expired => challenge(
+            Problem::token_expired(),
+            r#"Bearer error="invalid_token", error_description="The token has expired""#,
+        ),
+        _ => challenge(Problem::unauthenticated(), r#"Bearer error="invalid_token""#),
+    }
+}
+
+/// RFC 6750, 3.
+fn challenge(problem: Problem, value: &'static str) -> Problem {
+    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
+}

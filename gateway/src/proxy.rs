@@ -1,0 +1,154 @@
+//! Brings a request to an instance and the answer back.
+//!
+//! Invariant: a request is sent at most once. It goes to another instance only while no byte of it was
+//! written: no connection could be made, or hyper gave it back unbegun.
+
+pub mod body;
+pub mod connections;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use crate::balance::Balancer;
+use crate::balance::endpoint::{Endpoint, InFlight};
+use crate::rescue::Failure;
+use body::{Progress, RequestBody};
+use connections::{ConnectionSettings, Lease};
+
+#[derive(Debug, Clone, Copy)]
+pub struct ProxySettings {
+    pub connection: ConnectionSettings,
+    /// From the request being sent to the answer's head.
+    pub response_timeout: Duration,
+    /// Instances asked for a connection, the first included.
+    pub connect_attempts: usize,
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    settings: ProxySettings,
+}
+
+/// An answer's head, and what has to be held until its body ends.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: Response<Incoming>,
+    pub lease: Lease,
+    pub in_flight: InFlight,
+}
+
+/// Who was asked, for the access log; kept outside of the answer because failures need it too.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    pub last: Option<Arc<Endpoint>>,
+    pub count: u32,
+}
+
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and lives for a moment")]
+enum Sent {
+    Answered(Response<Incoming>, Lease),
+    /// Not a byte was written.
+    Returned(Box<Request<RequestBody>>, io::Error),
+    Failed(Failure),
+}
+
+impl Proxy {
+    pub fn new(settings: ProxySettings) -> Self {
+        Self { settings }
+    }
+
+    pub async fn forward(
+        &self,
+        balancer: &Balancer,
+        mut request: Request<RequestBody>,
+        attempts: &mut Attempts,
+    ) -> Result<Answer, Failure> {
+        *request.version_mut() = Version::HTTP_11;
+        let progress = request.body().progress();
+        let mut tried = Vec::new();
+        let mut unreachable = None;
+        while tried.len() < self.settings.connect_attempts {
+            let Some(endpoint) = balancer.pick(&tried) else { break };
+            attempts.count += 1;
+            attempts.last = Some(Arc::clone(&endpoint));
+            let in_flight = endpoint.begin();
+            match self.attempt(balancer, &endpoint, request, &progress).await {
+                Sent::Answered(response, lease) => return Ok(Answer { response, lease, in_flight }),
+                Sent::Failed(failure) => return Err(failure),
+                Sent::Returned(back, error) => {
+                    balancer.unreachable(&endpoint);
+                    unreachable = Some(error);
+                    request = *back;
+                    tried.push(endpoint);
+                }
+            }
+        }
+        let service = balancer.service().to_owned();
+        Err(match unreachable {
+            Some(error) => Failure::Unreachable { service, error },
+            None => Failure::NoInstance { service },
+        })
+    }
+
+    async fn attempt(
+        &self,
+        balancer: &Balancer,
+        endpoint: &Arc<Endpoint>,
+        mut request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Sent {
+        let host: HeaderValue = endpoint.host().clone();
+        request.headers_mut().insert(header::HOST, host);
+        // An idle connection may have been closed by the service a moment ago; that says nothing about the
+        // instance, so the next one is tried, and a new one at last.
+        while let Some(lease) = connections::idle(endpoint, self.settings.connection) {
+            match self.send(balancer, lease, endpoint, request, progress).await {
+                Sent::Returned(back, _) => request = *back,
+                done => return done,
+            }
+        }
+        match connections::connect(endpoint, self.settings.connection).await {
+            Ok(lease) => self.send(balancer, lease, endpoint, request, progress).await,
+            Err(error) => Sent::Returned(Box::new(request), error),
+        }
+    }
+
+    async fn send(
+        &self,
+        balancer: &Balancer,
+        mut lease: Lease,
+        endpoint: &Endpoint,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Sent {
+        let started = Instant::now();
+        // Bound to a name, so that the time-out drops it and with it the connection.
+        let sending = lease.sender().try_send_request(request);
+        match timeout(self.settings.response_timeout, sending).await {
+            Ok(Ok(response)) => {
+                balancer.answered(endpoint, started.elapsed());
+                Sent::Answered(response, lease)
+            }
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Sent::Returned(Box::new(request), io::Error::other(error.into_error())),
+                None => {
+                    let failure = Failure::of_connection(balancer.service(), error.into_error());
+                    if matches!(failure, Failure::Broken { .. }) {
+                        balancer.broke(endpoint);
+                    }
+                    Sent::Failed(failure)
+                }
+            },
+            Err(_elapsed) if !progress.is_complete() => Sent::Failed(Failure::ClientSlow),
+            Err(_elapsed) => {
+                balancer.broke(endpoint);
+                Sent::Failed(Failure::Silent { service: balancer.service().to_owned() })
+            }
+        }
+    }
+}

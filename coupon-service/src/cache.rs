@@ -195,7 +195,7 @@ mod tests {
             closed: false,
         };
         // printf '7|1700000000000|100|1700000000000|1800000000000|0' | openssl dgst -sha256 -hmac 0123...
-        insta::assert_snapshot!(mac(&secret, &definition), @"");
+        insta::assert_snapshot!(mac(&secret, &definition), @"864b571748c8959af1731283fcf6fac5adaf2450e3dc7472da4c4b855a9f1da7");
         let others = [
             Definition { coupon_id: CouponId(8), ..definition },
             Definition { version: 1_700_000_000_001, ..definition },

@@ -8,7 +8,7 @@ pub mod count;
 pub mod request;
 
 /// Time-ordered, below 2^53, never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CouponId(pub u64);
 
@@ -23,6 +23,7 @@ impl std::fmt::Display for CouponId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Definition {
+    #[schema(value_type = u64)]
     pub coupon_id: CouponId,
     /// Raised by each change; unix milliseconds of the change unless an earlier version was ahead of the clock.
     pub version: u64,

@@ -8,12 +8,12 @@ use http::{HeaderValue, StatusCode};
 use platform::clock::rfc3339;
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
-use platform::identity::{ADMIN, Caller};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Administrator;
 use crate::app::AppState;
 use crate::change;
 use crate::coupon::request::{Change, Draft, DraftInput};
@@ -35,6 +35,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CouponView {
+    #[schema(value_type = u64)]
     coupon_id: CouponId,
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<u64>,
@@ -99,10 +100,9 @@ struct CreateCoupon {
 )]
 async fn create(
     State(state): State<AppState>,
-    caller: Caller,
+    Administrator(admin): Administrator,
     Json(body): Json<CreateCoupon>,
 ) -> Result<Response, Problem> {
-    caller.require(ADMIN)?;
     let draft = Draft::parse(&DraftInput {
         name: &body.name,
         quantity: body.quantity,
@@ -119,12 +119,7 @@ async fn create(
             continue;
         }
         let id = definition.coupon_id;
-        tracing::info!(
-            coupon.id = id.0,
-            admin = caller.0.user,
-            quantity = definition.quantity,
-            "coupon created"
-        );
+        tracing::info!(coupon.id = id.0, admin, quantity = definition.quantity, "coupon created");
         // There is nothing to evict. The issue service hears of it at once and has it in the log before it starts.
         state.cache.announce(id).await;
         let coupon = Coupon {
@@ -168,11 +163,10 @@ struct UpdateCoupon {
 )]
 async fn update(
     State(state): State<AppState>,
-    caller: Caller,
+    Administrator(admin): Administrator,
     Path(id): Path<u64>,
     Json(body): Json<UpdateCoupon>,
 ) -> Result<Response, Problem> {
-    caller.require(ADMIN)?;
     let request =
         Change::parse(body.quantity, body.starts_at.as_deref(), body.ends_at.as_deref(), body.closed)
             .map_err(ApiError::Invalid)?;
@@ -182,13 +176,7 @@ async fn update(
     let changed = change::change(&state.pool, id, &request, word, now).await?;
     if changed.new_version {
         let version = changed.coupon.definition.version;
-        tracing::info!(
-            coupon.id = id.0,
-            coupon.version = version,
-            admin = caller.0.user,
-            ?request,
-            "coupon changed"
-        );
+        tracing::info!(coupon.id = id.0, coupon.version = version, admin, ?request, "coupon changed");
         state.cache.evict(id, version).await;
     }
     Ok(axum::Json(CouponView::new(changed.coupon, now)).into_response())

@@ -80,11 +80,57 @@ async fn every_wrong_field_is_named_with_limit_and_fix() {
     let body = json!({
         "name": "", "quantity": 10_000_001, "startsAt": "tomorrow", "endsAt": "2026-12-24T09:00:00Z", "eventId": 0
     });
-    assert_snapshot!(create(body).await, @"");
+    assert_snapshot!(create(body).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "name must have 1 to 200 characters and not only blanks; give a name. quantity must be a whole number from 1 to 10000000, not 10000001; choose one in this range. startsAt must be an RFC 3339 time like 2026-12-24T09:00:00Z, not \"tomorrow\"; give date, time and offset. eventId must be a whole number from 1 to 9007199254740991, not 0; leave it out if there is no event.",
+      "errors": [
+        {
+          "field": "name",
+          "message": "must have 1 to 200 characters and not only blanks; give a name"
+        },
+        {
+          "field": "quantity",
+          "message": "must be a whole number from 1 to 10000000, not 10000001; choose one in this range"
+        },
+        {
+          "field": "startsAt",
+          "message": "must be an RFC 3339 time like 2026-12-24T09:00:00Z, not \"tomorrow\"; give date, time and offset"
+        },
+        {
+          "field": "eventId",
+          "message": "must be a whole number from 1 to 9007199254740991, not 0; leave it out if there is no event"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
     let body = json!({
         "name": "n", "quantity": 1, "startsAt": "2026-12-24T09:00:00Z", "endsAt": "2026-12-24T18:00:00+09:00"
     });
-    assert_snapshot!(create(body).await, @"");
+    assert_snapshot!(create(body).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "endsAt must be after startsAt; move endsAt, or send an earlier startsAt too.",
+      "errors": [
+        {
+          "field": "endsAt",
+          "message": "must be after startsAt; move endsAt, or send an earlier startsAt too"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
 }
 
 #[tokio::test]
@@ -94,19 +140,89 @@ async fn and_in_korean() {
     });
     let mut korean = request(Method::POST, "/coupons", &[ADMIN], Some(&body));
     korean.headers_mut().insert("accept-language", "ko-KR,ko;q=0.9,en;q=0.8".parse().unwrap());
-    assert_snapshot!(ask(korean).await, @"");
+    assert_snapshot!(ask(korean).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "name: 1자 이상 200자 이하입니다(입력: 201자). 이름을 줄이세요. quantity: 1 이상 10000000 이하의 정수입니다(입력: 0). 범위 안의 값을 입력하세요. endsAt: 2026-12-24T09:00:00Z 같은 RFC 3339 시각이어야 합니다(입력: \"내일\"). 날짜, 시각, 오프셋을 모두 입력하세요.",
+      "errors": [
+        {
+          "field": "name",
+          "message": "must have 1 to 200 characters, this one has 201; shorten it"
+        },
+        {
+          "field": "quantity",
+          "message": "must be a whole number from 1 to 10000000, not 0; choose one in this range"
+        },
+        {
+          "field": "endsAt",
+          "message": "must be an RFC 3339 time like 2026-12-24T09:00:00Z, not \"내일\"; give date, time and offset"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
 }
 
 #[tokio::test]
 async fn a_wrong_type_and_a_missing_field_are_named() {
-    assert_snapshot!(create(json!({"name": "n", "quantity": "many"})).await, @"");
-    assert_snapshot!(create(json!({"name": "n", "quantity": 1, "endsAt": "2026-12-24T09:00:00Z"})).await, @"");
+    assert_snapshot!(create(json!({"name": "n", "quantity": "many"})).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "The request has values that are not acceptable.",
+      "errors": [
+        {
+          "field": "quantity",
+          "message": "must be a whole number"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
+    assert_snapshot!(create(json!({"name": "n", "quantity": 1, "endsAt": "2026-12-24T09:00:00Z"})).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "The request has values that are not acceptable.",
+      "errors": [
+        {
+          "field": "startsAt",
+          "message": "is required"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
 }
 
 #[tokio::test]
 async fn a_change_of_nothing_says_what_can_be_changed() {
     let nothing = json!({"quantitty": 5});
-    assert_snapshot!(ask(request(Method::PATCH, "/coupons/1", &[ADMIN], Some(&nothing))).await, @"");
+    assert_snapshot!(ask(request(Method::PATCH, "/coupons/1", &[ADMIN], Some(&nothing))).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "Nothing to change: send at least one of quantity, startsAt, endsAt, closed.",
+      "instance": "/coupons/1",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
 }
 
 #[tokio::test]
@@ -115,7 +231,24 @@ async fn pages_have_at_most_100_coupons() {
         let answer = ask(request(Method::GET, path, &[], None)).await;
         assert!(answer.starts_with("400") && answer.contains("VALIDATION_FAILED"), "{path}: {answer}");
     }
-    assert_snapshot!(ask(request(Method::GET, "/coupons?limit=101", &[], None)).await, @"");
+    assert_snapshot!(ask(request(Method::GET, "/coupons?limit=101", &[], None)).await, @r#"
+    400 Bad Request
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "limit must be a whole number from 1 to 100, not 101; ask for smaller pages.",
+      "errors": [
+        {
+          "field": "limit",
+          "message": "must be a whole number from 1 to 100, not 101; ask for smaller pages"
+        }
+      ],
+      "instance": "/coupons",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
 }
 
 #[tokio::test]
@@ -165,7 +298,18 @@ async fn unknown_paths_and_methods() {
 
 #[tokio::test]
 async fn a_database_that_is_away_is_said_without_its_address() {
-    assert_snapshot!(ask(request(Method::GET, "/coupons/1", &[], None)).await, @"");
+    assert_snapshot!(ask(request(Method::GET, "/coupons/1", &[], None)).await, @r#"
+    503 Service Unavailable
+    {
+      "code": "OVERLOADED",
+      "detail": "Too much is going on; please try again soon.",
+      "instance": "/coupons/1",
+      "status": 503,
+      "title": "Service Unavailable",
+      "traceId": "[trace]",
+      "type": "urn:firstcome:problem:overloaded"
+    }
+    "#);
 }
 
 #[tokio::test]

@@ -56,20 +56,76 @@ async fn a_coupon_is_created_seen_and_changed() {
     let id = CouponId(created.body["couponId"].as_u64().unwrap());
     assert_eq!(created.headers["location"], format!("/coupons/{id}"));
     assert!(id.0 < 1 << 53);
-    assert_snapshot!(shown(&created), @"");
+    assert_snapshot!(shown(&created), @r#"
+    201
+    {
+      "couponId": "[couponId]",
+      "endsAt": "2026-11-18T11:07:40.000Z",
+      "eventId": 9,
+      "issuedQuantity": 0,
+      "name": "첫 쿠폰",
+      "quantity": 10000000,
+      "remainingQuantity": 10000000,
+      "serverTime": "2026-11-18T11:06:40.000Z",
+      "startsAt": "2026-11-18T11:06:40.000Z",
+      "state": "OPEN"
+    }
+    "#);
 
     assert_eq!(service.get(id).await, created.body);
     let changed = service
         .patch(id, json!({"quantity": 5, "startsAt": "2026-11-18T16:26:40+09:00", "closed": null}))
         .await;
-    assert_snapshot!(shown(&changed), @"");
+    assert_snapshot!(shown(&changed), @r#"
+    200
+    {
+      "couponId": "[couponId]",
+      "endsAt": "2026-11-18T11:07:40.000Z",
+      "eventId": 9,
+      "issuedQuantity": 0,
+      "name": "첫 쿠폰",
+      "quantity": 5,
+      "remainingQuantity": 5,
+      "serverTime": "2026-11-18T11:06:40.000Z",
+      "startsAt": "2026-11-18T07:26:40.000Z",
+      "state": "OPEN"
+    }
+    "#);
     assert_eq!(service.get(id).await, changed.body);
     let closed = service.patch(id, json!({"closed": true})).await;
     assert_eq!((closed.status, &closed.body["state"]), (200, &json!("CLOSED")));
 
     let wrong = service.patch(id, json!({"endsAt": "2020-01-01T00:00:00Z"})).await;
-    assert_snapshot!(shown(&wrong), @"");
-    assert_snapshot!(shown(&service.patch(CouponId(1), json!({"quantity": 5})).await), @"");
+    assert_snapshot!(shown(&wrong), @r#"
+    400
+    {
+      "code": "VALIDATION_FAILED",
+      "detail": "endsAt must be after startsAt; move endsAt, or send an earlier startsAt too.",
+      "errors": [
+        {
+          "field": "endsAt",
+          "message": "must be after startsAt; move endsAt, or send an earlier startsAt too"
+        }
+      ],
+      "instance": "[instance]",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[traceId]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
+    assert_snapshot!(shown(&service.patch(CouponId(1), json!({"quantity": 5})).await), @r#"
+    404
+    {
+      "code": "COUPON_NOT_FOUND",
+      "detail": "There is no coupon with this id. Look it up in GET /coupons.",
+      "instance": "[instance]",
+      "status": 404,
+      "title": "Not Found",
+      "traceId": "[traceId]",
+      "type": "urn:firstcome:problem:coupon-not-found"
+    }
+    "#);
     assert_eq!(service.call(Method::GET, "/coupons/9223372036854775808", ADMIN, None).await.status, 404);
 }
 
@@ -107,7 +163,25 @@ async fn pages_follow_each_other_newest_first() {
         path = format!("/coupons?limit=3&cursor={cursor}");
     }
     assert_eq!((seen, pages), (ids, 3));
-    assert_snapshot!(shown(&service.call(Method::GET, "/coupons?limit=1", "USER", None).await), @"");
+    assert_snapshot!(shown(&service.call(Method::GET, "/coupons?limit=1", "USER", None).await), @r#"
+    200
+    {
+      "items": [
+        {
+          "couponId": "[couponId]",
+          "endsAt": "2026-11-18T12:06:40.006Z",
+          "issuedQuantity": 0,
+          "name": "쿠폰",
+          "quantity": 1,
+          "remainingQuantity": 1,
+          "serverTime": "2026-11-18T11:06:40.006Z",
+          "startsAt": "2026-11-18T11:06:40.006Z",
+          "state": "OPEN"
+        }
+      ],
+      "nextCursor": "[nextCursor]"
+    }
+    "#);
 }
 
 #[tokio::test]
@@ -117,7 +191,17 @@ async fn the_issue_service_asks_for_what_has_changed() {
     service.clock.set(T + 1_000);
     let second = service.create(2).await;
     let one = service.internal(&format!("/{first}")).await;
-    assert_snapshot!(shown(&one), @"");
+    assert_snapshot!(shown(&one), @r#"
+    200
+    {
+      "closed": false,
+      "couponId": "[couponId]",
+      "endsAt": 1795003600000,
+      "quantity": 1,
+      "startsAt": 1795000000000,
+      "version": 1795000000000
+    }
+    "#);
     assert_eq!(service.internal("/1").await.status, 404);
 
     let ids = |answer: &Answer| -> Vec<u64> {

@@ -135,7 +135,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
     std::net::TcpStream::connect_timeout(&target.address, Duration::from_secs(3))
         .with_context(|| format!("cannot reach the gateway at {gateway}"))?;
     let run = Arc::new(set_up(args, target)?);
-    let display = Display::start(&run, args.quiet || json);
+    let display = Display::start(&run, args.quiet);
     let result = drive(&run, args);
     display.finish();
     let (tally, stopped) = result?;

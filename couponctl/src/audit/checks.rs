@@ -138,7 +138,7 @@ pub(crate) fn places_in_line(rows: &[Row]) -> Check {
         rows.iter().filter(|row| !seen.insert(row.place) || row.place == 0 || row.place > rows.len() as u64);
     let wrong =
         wrong.map(|row| Offender { user: row.user, problem: format!("has place {}", row.place) }).collect();
-    Check::of("I8", "places are 1 to n, each once", format!("{} places", grouped(rows.len() as u64)), wrong)
+    Check::of("P", "places are 1 to n, each once", format!("{} places", grouped(rows.len() as u64)), wrong)
 }
 
 /// I5: rows, ledger and coupon service say the same number.

@@ -1,1 +1,20 @@
+//! The issue service: hands a limited number of coupons to the users who ask first.
+//!
+//! The log decides: a Kafka topic is the ledger, and its order says who has won. Redis is the doorman, the
+//! database an index. `ledger` holds the rules, `claim` one request's way through them, `sink` the way into the
+//! database.
 
+pub mod app;
+pub mod claim;
+pub mod config;
+pub mod counts;
+pub mod definition;
+pub mod doorman;
+pub mod error;
+pub mod http;
+pub mod ids;
+pub mod ledger;
+pub mod log;
+pub mod refusal;
+pub mod sink;
+pub mod store;

@@ -1,0 +1,223 @@
+//! Puts the service together: what is connected, in which order, and when it is ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use futures_util::future::try_join_all;
+use platform::clock::Clock;
+use platform::consul::Consul;
+use platform::http::client::ServiceClient;
+use platform::identity::{IdentitySigner, IdentityVerifier};
+use platform::lifecycle::{App, BoxError, Context, Lifecycle};
+use platform::redis::Redis;
+use sqlx::MySqlPool;
+
+use crate::claim::{Claims, Waiting};
+use crate::config::Settings;
+use crate::counts::{self, Counts};
+use crate::definition::Definitions;
+use crate::doorman::{self, Doorman};
+use crate::ids::{CouponId, partition_of};
+use crate::ledger::follower::Follower;
+use crate::ledger::partition::Partition;
+use crate::ledger::snapshot::Resume;
+use crate::ledger::Record;
+use crate::ledger::tail::Tail;
+use crate::log::topic::{self, TopicError};
+use crate::log::{self, Log};
+use crate::refusal::Refusals;
+use crate::sink::{self, Membership};
+use crate::{http, store};
+
+const RETRY: Duration = Duration::from_secs(1);
+/// Acknowledged claims that a stopping producer still waits for.
+const FLUSH: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub claims: Claims,
+    pub pool: MySqlPool,
+    pub verifier: IdentityVerifier,
+}
+
+impl AppState {
+    pub fn partition_of(&self, coupon: CouponId) -> &Partition {
+        let partitions = &self.claims.partitions;
+        #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+        let partition = partition_of(coupon, partitions.len() as u32);
+        &partitions[partition as usize]
+    }
+}
+
+impl FromRef<AppState> for IdentityVerifier {
+    fn from_ref(state: &AppState) -> Self {
+        state.verifier.clone()
+    }
+}
+
+/// Answers claims over HTTP.
+pub async fn serve(context: Context, settings: Settings) -> Result<App, BoxError> {
+    let (kafka, pool) = connect(&context, &settings).await?;
+    serve_from(&context, &settings, kafka, pool).await
+}
+
+/// Writes the ledger into the database.
+pub async fn consume(context: Context, settings: Settings) -> Result<App, BoxError> {
+    let (kafka, pool) = connect(&context, &settings).await?;
+    start_sink(&context, &settings, kafka, pool)?;
+    Ok(App::admin_only().register_as("issue-consumer"))
+}
+
+/// Both.
+pub async fn all(context: Context, settings: Settings) -> Result<App, BoxError> {
+    let (kafka, pool) = connect(&context, &settings).await?;
+    start_sink(&context, &settings, kafka.clone(), pool.clone())?;
+    serve_from(&context, &settings, kafka, pool).await
+}
+
+async fn connect(context: &Context, settings: &Settings) -> Result<(Arc<log::Settings>, MySqlPool), BoxError> {
+    let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &context.lifecycle).await?;
+    Ok((open_log(settings, &pool).await?, pool))
+}
+
+/// Finds or makes the log, and checks that the database belongs to it.
+pub async fn open_log(settings: &Settings, pool: &MySqlPool) -> Result<Arc<log::Settings>, BoxError> {
+    let kafka = Arc::new(settings.log());
+    let topic = loop {
+        match topic::prepare(&kafka).await {
+            Ok(topic) => break topic,
+            Err(TopicError::Kafka(error)) => tracing::warn!(%error, "the log can't be reached yet"),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    let (partitions, id) = store::claim_topic(pool, topic.partitions, &topic.id).await?;
+    if (partitions, &id) != (topic.partitions, &topic.id) {
+        return Err(format!(
+            "the database belongs to topic id {id} with {partitions} partitions, but {} is {} with {}: the topic was \
+             replaced, or this is another system's database. Nothing is reset; restore the one that belongs to it",
+            kafka.topic, topic.id, topic.partitions
+        )
+        .into());
+    }
+    Ok(kafka)
+}
+
+fn start_sink(
+    context: &Context,
+    settings: &Settings,
+    kafka: Arc<log::Settings>,
+    pool: MySqlPool,
+) -> Result<(), BoxError> {
+    let consumer = sink::Settings {
+        group: settings.consumer.group.clone(),
+        session_timeout: settings.consumer.session_timeout,
+    };
+    let membership = Membership::join(&consumer, kafka, pool, context.lifecycle.clone())?;
+    context.lifecycle.spawn("consumer", membership.run());
+    Ok(())
+}
+
+async fn serve_from(
+    context: &Context,
+    settings: &Settings,
+    kafka: Arc<log::Settings>,
+    pool: MySqlPool,
+) -> Result<App, BoxError> {
+    let consul =
+        context.consul.clone().ok_or("the coupon service is found by Consul, so consul.enabled has to be true")?;
+    let serving = Serving::start(settings, kafka, &pool, &context.lifecycle, consul).await?;
+    let verifier = IdentityVerifier::new(&settings.identity);
+    let state = AppState { claims: serving.claims.clone(), pool, verifier };
+    Ok(App::new(http::router(state)).on_stop(serving.stop()))
+}
+
+/// Everything that answers claims, without the HTTP around it.
+#[derive(Debug)]
+pub struct Serving {
+    pub claims: Claims,
+    follower: Follower,
+}
+
+impl Serving {
+    /// Resolves when this instance follows the log.
+    pub async fn start(
+        settings: &Settings,
+        kafka: Arc<log::Settings>,
+        pool: &MySqlPool,
+        lifecycle: &Lifecycle,
+        consul: Consul,
+    ) -> Result<Self, BoxError> {
+        let wanted: Vec<u32> = (0..kafka.partitions).collect();
+        let snapshots = store::snapshots(pool, kafka.partitions, &wanted).await?;
+        let resumes: Vec<Resume> = snapshots.iter().map(|snapshot| Resume::new(snapshot.watermark)).collect();
+        let partitions: Arc<[Partition]> =
+            snapshots.into_iter().map(|snapshot| Partition::new(snapshot.ledger)).collect();
+
+        let redis = Redis::connect(settings.redis.clone(), lifecycle, &[doorman::ADMIT, counts::PUBLISH]);
+        let log = Log::connect(kafka.clone(), partitions.clone())?;
+        let refusals = Arc::new(Refusals::start(&kafka, &partitions)?);
+        let follower = Follower::start(&kafka, Tail::new(partitions.clone(), resumes.clone()))?;
+        for (partition, resume) in (0..).zip(&resumes) {
+            follower.follow(partition, resume.start());
+        }
+        hear_the_log(&log, &partitions).await?;
+
+        let definitions = Definitions::new(
+            redis.clone(),
+            ServiceClient::new(consul, IdentitySigner::new(&settings.identity)),
+            settings.definition.mac_secret.clone(),
+            log.clone(),
+            partitions.clone(),
+            lifecycle.clone(),
+        );
+        lifecycle.spawn("definitions", definitions.clone().follow_changes());
+        lifecycle.spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
+        let claims = Claims {
+            partitions,
+            log,
+            doorman: Doorman::new(redis, lifecycle.clone()),
+            definitions,
+            refusals,
+            clock: Clock::system(),
+            waiting: Arc::new(Waiting::new(settings.claims.max_waiting)),
+        };
+        Ok(Self { claims, follower })
+    }
+
+    /// Waits for the acknowledgement of what is in flight, and ends.
+    pub async fn stop(self) {
+        let stopped = tokio::task::spawn_blocking(move || {
+            let flushed = self.claims.log.flush(FLUSH);
+            drop(self.follower);
+            flushed
+        });
+        if !matches!(stopped.await, Ok(Ok(()))) {
+            tracing::warn!("claims were in flight when the producer stopped; their users will ask again");
+        }
+    }
+}
+
+/// Appends a probe to every partition and waits until it was read back: a follower is deaf for a while after
+/// its partitions were assigned, and claims would have to wait for it.
+async fn hear_the_log(log: &Log, partitions: &[Partition]) -> Result<(), BoxError> {
+    try_join_all(partitions.iter().map(|partition| async move {
+        while !partition.is_stopped() {
+            match log.append(partition.id(), Record::Noop).await {
+                Ok(offset) => {
+                    // Fails only if the partition stops, which is loud already; the others go on.
+                    let _ = partition.passed(offset + 1).await;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, log.partition = partition.id(), "the log doesn't take a probe yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        Ok::<_, BoxError>(())
+    }))
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! Definitions on their way into the log: looked up aside in Redis, asked of the coupon service, appended.
+//!
+//! The coupon service decides what a definition says, the log when it takes force. Redis is no authority: a
+//! definition from it counts only with the coupon service's MAC.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hmac::{Hmac, Mac as _};
+use parking_lot::Mutex;
+use platform::config::Secret;
+use platform::http::client::{CallError, ServiceClient};
+use platform::lifecycle::{BoxError, Lifecycle};
+use platform::redis::{Connection, Redis};
+use serde::Deserialize;
+use sha2::Sha256;
+use tokio::sync::watch;
+
+use crate::ids::{CouponId, MAX_ID, partition_of};
+use crate::ledger::partition::Partition;
+use crate::ledger::record::MAX_STOCK;
+use crate::ledger::{Definition, Record};
+use crate::log::Log;
+
+const COUPON_SERVICE: &str = "coupon-service";
+/// How long claims on an unknown coupon wait for its definition to be found.
+const LOOK_UP: Duration = Duration::from_millis(250);
+/// How long a look-up's answer, "no such coupon" included, is kept for others.
+const KEPT: Duration = Duration::from_secs(1);
+/// Between two questions for changed definitions.
+const POLL: Duration = Duration::from_secs(1);
+/// Versions are close to milliseconds; two instances of the coupon service may differ by this much.
+const OVERLAP: u64 = 60_000;
+const CHANGED: &str = "coupon.changed";
+
+/// A definition as the coupon service tells it. Times in milliseconds since 1970, UTC.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    coupon_id: CouponId,
+    version: u64,
+    quantity: u32,
+    starts_at: u64,
+    ends_at: u64,
+    closed: bool,
+}
+
+/// The same as Redis caches it.
+#[derive(Debug, Deserialize)]
+struct Cached {
+    #[serde(flatten)]
+    told: Told,
+    mac: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Changed {
+    items: Vec<Told>,
+    version: u64,
+}
+
+/// The definition can't be had at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coupon's definition can't be had at the moment")]
+pub struct Away;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Definitions {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    redis: Redis,
+    coupons: ServiceClient,
+    mac_secret: Secret,
+    log: Log,
+    partitions: Arc<[Partition]>,
+    lifecycle: Lifecycle,
+    looked_up: moka::future::Cache<CouponId, Option<Definition>>,
+    /// Obtained and not yet applied by this process's ledger.
+    newer: Mutex<HashMap<CouponId, Definition>>,
+    /// Changes whenever one of them was applied.
+    applied: watch::Sender<u64>,
+}
+
+impl Definitions {
+    pub fn new(
+        redis: Redis,
+        coupons: ServiceClient,
+        mac_secret: Secret,
+        log: Log,
+        partitions: Arc<[Partition]>,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        let looked_up = moka::future::Cache::builder().max_capacity(100_000).time_to_live(KEPT).build();
+        let shared = Shared {
+            redis,
+            coupons,
+            mac_secret,
+            log,
+            partitions,
+            lifecycle,
+            looked_up,
+            newer: Mutex::default(),
+            applied: watch::Sender::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Looks a coupon up that the ledger lacks, once for all who ask, and sends what it finds on its way into
+    /// the log. `None`: the coupon service knows no such coupon.
+    pub async fn obtain(&self, coupon: CouponId) -> Result<Option<Definition>, Away> {
+        let look_up = async {
+            let found = tokio::time::timeout(LOOK_UP, self.shared.look_up(coupon)).await;
+            found.unwrap_or(Err(Away))
+        };
+        let found = self.shared.looked_up.try_get_with(coupon, look_up).await.map_err(|away| *away)?;
+        if let Some(definition) = found {
+            self.shared.announce(definition);
+        }
+        Ok(found)
+    }
+
+    /// Whether a definition newer than this version has been obtained and is not in force here yet.
+    pub fn is_newer_known(&self, coupon: CouponId, version: u64) -> bool {
+        self.shared.newer.lock().get(&coupon).is_some_and(|newer| newer.version > version)
+    }
+
+    /// Changes whenever a definition that was on its way has come into force here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Asks for changed definitions each second, and at once when a change is announced.
+    pub async fn follow_changes(self) -> Result<(), BoxError> {
+        let stop = self.shared.lifecycle.background_stop();
+        let mut announced = self.shared.redis.subscribe(CHANGED);
+        let mut seen = 0;
+        let mut tick = tokio::time::interval(POLL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                message = announced.recv() => {
+                    let coupon = message.ok().and_then(|payload| std::str::from_utf8(&payload).ok()?.parse().ok());
+                    if let Some(coupon) = coupon {
+                        let shared = self.shared.clone();
+                        self.shared.lifecycle.spawn_detached(async move {
+                            if let Ok(Some(definition)) = shared.ask(CouponId(coupon)).await {
+                                shared.announce(definition);
+                            }
+                        });
+                    }
+                }
+                _ = tick.tick() => match self.shared.changed_since(seen).await {
+                    Ok(version) => seen = version.saturating_sub(OVERLAP),
+                    Err(error) => tracing::debug!(%error, "the coupon service can't be asked for changes"),
+                },
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn look_up(&self, coupon: CouponId) -> Result<Option<Definition>, Away> {
+        match self.cached(coupon).await {
+            Some(definition) => Ok(Some(definition)),
+            // The coupon service fills the cache as it answers.
+            None => self.ask(coupon).await,
+        }
+    }
+
+    async fn cached(&self, coupon: CouponId) -> Option<Definition> {
+        let Connection { mut conn, epoch } = self.redis.connection()?;
+        let mut get = redis::cmd("GET");
+        get.arg(format!("coupon:{{{coupon}}}:info"));
+        let text: Option<String> = match get.query_async(&mut conn).await {
+            Ok(text) => text,
+            Err(error) => {
+                self.redis.report(epoch, &error);
+                None
+            }
+        };
+        let cached: Cached = serde_json::from_str(&text?).ok()?;
+        let genuine = cached.told.coupon_id == coupon && is_genuine(&cached, &self.mac_secret);
+        if !genuine {
+            tracing::warn!(coupon.id = coupon.0, "Redis holds a definition without a valid MAC; it is ignored");
+        }
+        genuine.then(|| cached.told.definition()).flatten()
+    }
+
+    async fn ask(&self, coupon: CouponId) -> Result<Option<Definition>, Away> {
+        let path = format!("/internal/coupons/{coupon}");
+        match self.coupons.get_json::<Told>(COUPON_SERVICE, &path, LOOK_UP).await {
+            Ok(told) => Ok(told.definition()),
+            Err(CallError::Status(status)) if status.as_u16() == 404 => Ok(None),
+            Err(error) => {
+                tracing::debug!(%error, coupon.id = coupon.0, "the coupon service can't be asked");
+                Err(Away)
+            }
+        }
+    }
+
+    async fn changed_since(self: &Arc<Self>, version: u64) -> Result<u64, CallError> {
+        let path = format!("/internal/coupons?changedSince={version}");
+        let changed: Changed = self.coupons.get_json(COUPON_SERVICE, &path, Duration::from_secs(2)).await?;
+        for definition in changed.items.iter().filter_map(Told::definition) {
+            self.announce(definition);
+        }
+        Ok(changed.version.max(version))
+    }
+
+    /// Sends a definition on its way into the log, unless it is in force or on its way already.
+    fn announce(self: &Arc<Self>, definition: Definition) {
+        if self.version_in_force(definition.coupon).is_some_and(|version| version >= definition.version) {
+            return;
+        }
+        let on_its_way = {
+            let mut newer = self.newer.lock();
+            let known = newer.get(&definition.coupon).map(|known| known.version);
+            if known.is_none_or(|known| known < definition.version) {
+                newer.insert(definition.coupon, definition);
+            }
+            known.is_some()
+        };
+        if !on_its_way {
+            let shared = self.clone();
+            self.lifecycle.spawn_detached(async move { shared.bring_into_force(definition.coupon).await });
+        }
+    }
+
+    /// One append in flight for a coupon, repeated with back-off until the ledger shows that version or a
+    /// higher one.
+    async fn bring_into_force(&self, coupon: CouponId) {
+        let stop = self.lifecycle.background_stop();
+        let partition = &self.partitions[self.log.partition_of(coupon) as usize];
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let in_force = self.version_in_force(coupon);
+            let wanted = {
+                let mut newer = self.newer.lock();
+                let Some(wanted) = newer.get(&coupon).copied() else { return };
+                let done = in_force.is_some_and(|version| version >= wanted.version) || is_retired(partition, coupon);
+                if done {
+                    newer.remove(&coupon);
+                    self.applied.send_modify(|count| *count += 1);
+                    return;
+                }
+                wanted
+            };
+            let attempt = async {
+                let offset = self.log.append(partition.id(), Record::Definition(wanted)).await?;
+                partition.passed(offset + 1).await?;
+                Ok::<_, BoxError>(())
+            };
+            let failed = tokio::select! {
+                () = stop.cancelled() => return,
+                result = tokio::time::timeout(Duration::from_secs(11), attempt) => !matches!(result, Ok(Ok(()))),
+            };
+            if failed {
+                tracing::warn!(coupon.id = coupon.0, version = wanted.version, "a definition could not be appended; again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+    }
+
+    fn version_in_force(&self, coupon: CouponId) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+        let partition = partition_of(coupon, self.partitions.len() as u32);
+        self.partitions[partition as usize].definition(coupon).map(|(definition, ..)| definition.version)
+    }
+}
+
+fn is_retired(partition: &Partition, coupon: CouponId) -> bool {
+    partition.with(|ledger| ledger.coupon(coupon).is_some_and(|found| found.retired_at.is_some()))
+}
+
+impl Told {
+    /// As the log can carry it; `None` (and an alarm) if it can't.
+    fn definition(&self) -> Option<Definition> {
+        let Self { coupon_id, version, quantity, starts_at, ends_at, closed } = *self;
+        let ids = 1..=MAX_ID;
+        if !ids.contains(&coupon_id.0) || !ids.contains(&version) || quantity > MAX_STOCK {
+            tracing::error!(coupon.id = coupon_id.0, version, quantity, "a definition is out of range and was not appended");
+            return None;
+        }
+        Some(Definition { coupon: coupon_id, version, stock: quantity, starts_at, ends_at, closed })
+    }
+}
+
+fn is_genuine(cached: &Cached, secret: &Secret) -> bool {
+    let Told { coupon_id, version, quantity, starts_at, ends_at, closed } = cached.told;
+    let signed = format!("{coupon_id}|{version}|{quantity}|{starts_at}|{ends_at}|{}", u8::from(closed));
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()) else { return false };
+    mac.update(signed.as_bytes());
+    hex::decode(&cached.mac).is_ok_and(|given| mac.verify_slice(&given).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_coupon_services_own_mac_is_genuine() {
+        let secret: Secret = serde_json::from_str("\"0123456789abcdef0123456789abcdef\"").unwrap();
+        let text = r#"{"couponId":7,"version":3,"quantity":10,"startsAt":1,"endsAt":2,"closed":false,"name":"x","mac":"MAC"}"#;
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).unwrap();
+        mac.update(b"7|3|10|1|2|0");
+        let mac = hex::encode(mac.finalize().into_bytes());
+        let read = |text: &str| serde_json::from_str::<Cached>(text).unwrap();
+        assert!(is_genuine(&read(&text.replace("MAC", &mac)), &secret));
+        assert!(!is_genuine(&read(&text.replace("MAC", &mac).replace("\"quantity\":10", "\"quantity\":11")), &secret));
+        assert!(!is_genuine(&read(text), &secret));
+        let tombstone = r#"{"couponId":7,"version":4,"tombstone":true}"#;
+        assert!(serde_json::from_str::<Cached>(tombstone).is_err(), "a tombstone is a miss");
+    }
+}

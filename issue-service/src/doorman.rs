@@ -1,0 +1,206 @@
+//! The doorman: one Redis script that tells most losers apart before they reach the log.
+//!
+//! Redis may lose data, fail over, lie or be gone. What it answers costs or saves appends and never decides:
+//! nobody wins or loses by it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use platform::lifecycle::Lifecycle;
+use platform::redis::{Connection, Redis};
+use redis::{ErrorKind, RedisError};
+use tokio::sync::oneshot;
+
+use crate::ids::{CouponId, UserId};
+
+/// Checked into Redis on every new connection.
+pub const ADMIT: &str = include_str!("doorman/admit.lua");
+
+/// Users in one script call; a call of this size takes Redis a fraction of a millisecond.
+const BATCH: usize = 512;
+/// A doorman who is later than this is gone.
+const LATE: Duration = Duration::from_millis(100);
+/// After a late or failed call, nobody asks for this long.
+const REST: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    Admitted,
+    /// In the set already: a double click, or an earlier attempt that died.
+    Already,
+    SoldOut,
+    /// Late, failing over or gone.
+    Away,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Doorman {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    redis: Redis,
+    sha: String,
+    lifecycle: Lifecycle,
+    /// Who waits for the next call, by coupon. A coupon has an entry while a call of it is in flight.
+    gathering: Mutex<HashMap<CouponId, Vec<Asking>>>,
+    start: Instant,
+    /// Milliseconds after `start` until which nobody asks.
+    resting_until: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Asking {
+    user: UserId,
+    stock: u32,
+    word: oneshot::Sender<Word>,
+}
+
+impl Doorman {
+    pub fn new(redis: Redis, lifecycle: Lifecycle) -> Self {
+        let shared = Shared {
+            redis,
+            sha: redis::Script::new(ADMIT).get_hash().to_owned(),
+            lifecycle,
+            gathering: Mutex::default(),
+            start: Instant::now(),
+            resting_until: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Asks whether the user may try for a coupon of this stock. Everybody who asks while a call for the coupon
+    /// is in flight shares the next one.
+    pub async fn ask(&self, coupon: CouponId, user: UserId, stock: u32) -> Word {
+        if self.shared.is_resting() {
+            return Word::Away;
+        }
+        let (word, answer) = oneshot::channel();
+        let asking = Asking { user, stock, word };
+        let first = {
+            let mut gathering = self.shared.gathering.lock();
+            match gathering.get_mut(&coupon) {
+                Some(waiting) => {
+                    waiting.push(asking);
+                    None
+                }
+                None => {
+                    gathering.insert(coupon, Vec::new());
+                    Some(asking)
+                }
+            }
+        };
+        if let Some(first) = first {
+            // Not in this request's own task: others depend on it, and this request may be cancelled.
+            let shared = self.shared.clone();
+            self.shared.lifecycle.spawn_detached(async move { shared.serve(coupon, first).await });
+        }
+        answer.await.unwrap_or(Word::Away)
+    }
+
+    /// Takes back the admission of a user whose claim has lost.
+    pub fn dismiss(&self, coupon: CouponId, user: UserId) {
+        let shared = self.shared.clone();
+        self.shared.lifecycle.spawn_detached(async move {
+            let mut command = redis::cmd("SREM");
+            command.arg(users_key(coupon)).arg(user.0);
+            let _ = shared.call::<u32>(&command).await;
+        });
+    }
+}
+
+pub fn users_key(coupon: CouponId) -> String {
+    format!("coupon:{{{coupon}}}:users")
+}
+
+impl Shared {
+    async fn serve(&self, coupon: CouponId, first: Asking) {
+        let mut batch = vec![first];
+        loop {
+            let words = self.admit(coupon, &batch).await;
+            for (asking, word) in batch.drain(..).zip(words) {
+                let _ = asking.word.send(word);
+            }
+            let mut gathering = self.gathering.lock();
+            let Some(waiting) = gathering.get_mut(&coupon) else { return };
+            if waiting.is_empty() {
+                gathering.remove(&coupon);
+                return;
+            }
+            let rest = waiting.split_off(waiting.len().min(BATCH));
+            batch = std::mem::replace(waiting, rest);
+        }
+    }
+
+    async fn admit(&self, coupon: CouponId, batch: &[Asking]) -> Vec<Word> {
+        // The newest definition anybody in the batch has seen.
+        let stock = batch.last().map_or(0, |asking| asking.stock);
+        let key = users_key(coupon);
+        let command = |verb: &str, script: &str| {
+            let mut command = redis::cmd(verb);
+            command.arg(script).arg(1).arg(&key).arg(stock);
+            for asking in batch {
+                command.arg(asking.user.0);
+            }
+            command
+        };
+        metrics::counter!("firstcome_doorman_calls_total").increment(1);
+        let mut answer: Result<String, _> = self.call(&command("EVALSHA", &self.sha)).await;
+        if matches!(&answer, Err(error) if error.code() == Some("NOSCRIPT")) {
+            answer = self.call(&command("EVAL", ADMIT)).await;
+        }
+        match answer {
+            Ok(codes) if codes.len() == batch.len() => codes
+                .bytes()
+                .map(|code| match code {
+                    b'1' => Word::Admitted,
+                    b'2' => Word::Already,
+                    b'3' => Word::SoldOut,
+                    _ => Word::Away,
+                })
+                .collect(),
+            Ok(_) => vec![Word::Away; batch.len()],
+            Err(_) => {
+                metrics::counter!("firstcome_doorman_away_total").increment(batch.len() as u64);
+                vec![Word::Away; batch.len()]
+            }
+        }
+    }
+
+    async fn call<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisError> {
+        let Some(Connection { mut conn, epoch }) = self.redis.connection() else {
+            self.rest();
+            return Err(RedisError::from((ErrorKind::Io, "no master is known")));
+        };
+        let Ok(result) = tokio::time::timeout(LATE, command.query_async(&mut conn)).await else {
+            // Being late is no proof of anything; the supervisor has checks of its own.
+            self.rest();
+            return Err(RedisError::from((ErrorKind::Io, "late")));
+        };
+        if let Err(error) = &result
+            && error.code() != Some("NOSCRIPT")
+        {
+            self.redis.report(epoch, error);
+            self.rest();
+        }
+        result
+    }
+
+    fn is_resting(&self) -> bool {
+        self.elapsed() < self.resting_until.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self) {
+        let rest = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
+        self.resting_until.store(self.elapsed() + rest, Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

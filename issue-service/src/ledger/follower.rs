@@ -1,0 +1,226 @@
+//! Reads partitions of the log in order, from given offsets, without a consumer group.
+//!
+//! One client and one thread for all partitions that are followed. A record is handed on once, in order; what
+//! is not a record of a log that can be trusted (not stamped by the broker, out of range) stops its partition.
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, Timestamp, TopicPartitionList};
+
+use super::Entry;
+use crate::log;
+
+const POLL: Duration = Duration::from_millis(50);
+const ASK: Duration = Duration::from_secs(5);
+
+/// What a follower hands its records to. It is called on the follower's thread and may block it: that is the
+/// backpressure.
+pub trait Reader: Send + 'static {
+    /// `false` ends following this partition.
+    fn read(&mut self, partition: u32, entry: Entry<'_>, message: &BorrowedMessage<'_>) -> bool;
+    /// The partition can't be followed any further.
+    fn broken(&mut self, partition: u32, why: String);
+}
+
+enum Command {
+    Follow { partition: u32, next: u64 },
+    Leave { partition: u32 },
+}
+
+/// A running follower; ends when dropped.
+#[derive(Debug)]
+pub struct Follower {
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Follower {
+    pub fn start(kafka: &log::Settings, reader: impl Reader) -> Result<Self, KafkaError> {
+        let consumer: BaseConsumer = kafka
+            .client()
+            // Assignment by hand needs a group's name but never joins it.
+            .set("group.id", "issue-ledger-follower")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .set("isolation.level", "read_uncommitted")
+            // A partition that is assigned while nothing is written is heard after this long.
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "50")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("queued.min.messages", "10000")
+            .create()?;
+        let (commands, inbox) = mpsc::channel();
+        let topic = kafka.topic.clone();
+        let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
+            Thread { consumer, topic, reader, following: HashMap::new() }.run(&inbox);
+        });
+        match thread {
+            Ok(thread) => Ok(Self { commands: Some(commands), thread: Some(thread) }),
+            Err(error) => Err(KafkaError::ClientCreation(error.to_string())),
+        }
+    }
+
+    /// Follows a partition from the record at `next` on; again from there if it is followed already.
+    pub fn follow(&self, partition: u32, next: u64) {
+        self.send(Command::Follow { partition, next });
+    }
+
+    pub fn leave(&self, partition: u32) {
+        self.send(Command::Leave { partition });
+    }
+
+    fn send(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // The thread outlives its inbox only when it has panicked, which the lifecycle notices.
+            let _ = commands.send(command);
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Thread<R> {
+    consumer: BaseConsumer,
+    topic: String,
+    reader: R,
+    /// The offset due next, by partition.
+    following: HashMap<u32, u64>,
+}
+
+impl<R: Reader> Thread<R> {
+    fn run(mut self, inbox: &mpsc::Receiver<Command>) {
+        loop {
+            let mut wanted = HashMap::new();
+            loop {
+                match inbox.try_recv() {
+                    Ok(Command::Follow { partition, next }) => {
+                        wanted.insert(partition, next);
+                    }
+                    Ok(Command::Leave { partition }) => {
+                        wanted.remove(&partition);
+                        self.leave(partition);
+                    }
+                    Err(mpsc::TryRecvError::Empty) => break,
+                    Err(mpsc::TryRecvError::Disconnected) => return,
+                }
+            }
+            self.follow(&wanted);
+            // The borrow of the message ends before the next command is looked at.
+            let ended = match self.consumer.poll(POLL) {
+                None => None,
+                Some(Ok(message)) => Self::hand_on(&mut self.reader, &mut self.following, &message),
+                Some(Err(error)) => {
+                    self.examine(&error);
+                    None
+                }
+            };
+            if let Some(partition) = ended {
+                self.leave(partition);
+            }
+        }
+    }
+
+    /// Returns the partition if it ends here.
+    fn hand_on(
+        reader: &mut R,
+        following: &mut HashMap<u32, u64>,
+        message: &BorrowedMessage<'_>,
+    ) -> Option<u32> {
+        let partition = u32::try_from(message.partition()).ok()?;
+        let offset = u64::try_from(message.offset()).ok()?;
+        let next = following.get_mut(&partition)?;
+        if offset < *next {
+            return None; // fetched before a seek
+        }
+        let Timestamp::LogAppendTime(at) = message.timestamp() else {
+            reader.broken(
+                partition,
+                format!("the record at offset {offset} is not stamped by the broker: the topic needs message.timestamp.type=LogAppendTime"),
+            );
+            return Some(partition);
+        };
+        let value = message.payload().unwrap_or_default();
+        let entry = Entry { offset, appended_at: u64::try_from(at).unwrap_or(0), value };
+        *next = offset + 1;
+        (!reader.read(partition, entry, message)).then_some(partition)
+    }
+
+    /// All in one assignment: a partition that is assigned while a fetch is under way waits until that one has
+    /// come back.
+    fn follow(&mut self, wanted: &HashMap<u32, u64>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let mut assignment = TopicPartitionList::new();
+        for (partition, next) in wanted {
+            self.leave(*partition);
+            self.add(&mut assignment, *partition, *next);
+        }
+        match self.consumer.incremental_assign(&assignment) {
+            Ok(()) => self.following.extend(wanted),
+            Err(error) => {
+                for partition in wanted.keys() {
+                    self.reader.broken(*partition, format!("it can't be assigned: {error}"));
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, partition: u32) {
+        if let Some(next) = self.following.remove(&partition) {
+            let mut assignment = TopicPartitionList::new();
+            self.add(&mut assignment, partition, next);
+            if let Err(error) = self.consumer.incremental_unassign(&assignment) {
+                tracing::warn!(%error, log.partition = partition, "could not leave a partition");
+            }
+        }
+    }
+
+    fn add(&self, list: &mut TopicPartitionList, partition: u32, next: u64) {
+        let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
+        if let Err(error) = list.add_partition_offset(&self.topic, log::number(partition), offset) {
+            tracing::error!(%error, log.partition = partition, next, "not an offset");
+        }
+    }
+
+    /// Errors carry no partition. Those that say that a log was cut are traced to it by its bounds; all others
+    /// are transient, and librdkafka goes on by itself.
+    fn examine(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        let cut = matches!(
+            code,
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        if !cut {
+            tracing::warn!(%error, "the log can't be read at the moment");
+            return;
+        }
+        for (partition, next) in self.following.clone() {
+            let bounds = self.consumer.fetch_watermarks(&self.topic, log::number(partition), ASK);
+            let Ok((low, high)) = bounds else { continue };
+            let next = i64::try_from(next).unwrap_or(i64::MAX);
+            if !(low..=high).contains(&next) {
+                self.reader.broken(
+                    partition,
+                    format!("offset {next} is due, but the log holds {low} to {high}: it was cut, lost or replaced"),
+                );
+                self.leave(partition);
+            }
+        }
+    }
+}

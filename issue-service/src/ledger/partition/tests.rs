@@ -1,0 +1,188 @@
+use super::*;
+use crate::ids::partition_of;
+
+const COUPON: CouponId = CouponId(5);
+const START: u64 = 1_800_000_000_000;
+
+struct Log {
+    partition: Partition,
+    next: u64,
+}
+
+impl Log {
+    fn new(stock: u32) -> Self {
+        let mut log = Self { partition: Partition::new(Ledger::new(partition_of(COUPON, 8), 8)), next: 0 };
+        log.define(1, stock);
+        log
+    }
+
+    fn append(&mut self, record: Record) -> (u64, Decision) {
+        let offset = self.next;
+        self.next += 1;
+        let entry = Entry { offset, appended_at: START, value: &record.encode() };
+        (offset, self.partition.apply(entry).unwrap().decision)
+    }
+
+    fn define(&mut self, version: u64, stock: u32) {
+        self.append(Record::Definition(Definition {
+            coupon: COUPON,
+            version,
+            stock,
+            starts_at: START,
+            ends_at: START + 1000,
+            closed: false,
+        }));
+    }
+
+    fn claim(&mut self, user: u64) -> (u64, Decision) {
+        self.append(Record::Claim { coupon: COUPON, user: UserId(user) })
+    }
+
+    fn send(&self, user: u64, arrived: Instant) -> (u64, oneshot::Receiver<Answer>) {
+        match self.partition.enter(COUPON, UserId(user), arrived, true) {
+            Entrance::Send { attempt, answer } => (attempt, answer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn join(&self, user: u64, arrived: Instant) -> oneshot::Receiver<Answer> {
+        match self.partition.enter(COUPON, UserId(user), arrived, true) {
+            Entrance::Joined(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ack(&self, user: u64, attempt: u64, offset: u64) {
+        self.partition.acked(COUPON, UserId(user), attempt, offset);
+    }
+}
+
+#[test]
+fn a_win_is_told_before_the_acknowledgement_and_to_one_request_as_new() {
+    let mut log = Log::new(1);
+    let (_, mut first) = log.send(1, Instant::now());
+    let mut second = log.join(1, Instant::now());
+    log.claim(1);
+    let winner = Winner { place: 1, issued_at: START };
+    assert_eq!(first.try_recv(), Ok(Answer::Issued(winner)));
+    assert_eq!(second.try_recv(), Ok(Answer::Already(winner)));
+    assert_eq!(log.partition.in_flight(), 0);
+}
+
+#[test]
+fn a_win_goes_to_the_first_request_that_is_still_there() {
+    let mut log = Log::new(1);
+    let (_, first) = log.send(1, Instant::now());
+    let mut second = log.join(1, Instant::now());
+    drop(first);
+    log.claim(1);
+    assert!(matches!(second.try_recv(), Ok(Answer::Issued(_))));
+}
+
+#[test]
+fn a_refusal_counts_only_at_the_offset_that_was_acknowledged() {
+    let mut log = Log::new(1);
+    log.claim(9);
+    let (attempt, mut answer) = log.send(1, Instant::now());
+    let (older, decision) = log.claim(1); // an earlier attempt of another instance
+    assert_eq!(decision, Decision::SoldOut);
+    assert!(answer.try_recv().is_err(), "an older record of the user says nothing of this one");
+    log.define(2, 2);
+    let (mine, _) = log.claim(1);
+    assert!(mine > older);
+    log.ack(1, attempt, mine);
+    assert!(matches!(answer.try_recv(), Ok(Answer::Issued(_))));
+
+    // Acknowledged before or after it is read back, it is the same.
+    for ack_first in [true, false] {
+        let user = if ack_first { 5 } else { 6 };
+        let (attempt, mut answer) = log.send(user, Instant::now());
+        if ack_first {
+            log.ack(user, attempt, log.next);
+            assert!(answer.try_recv().is_err(), "an acknowledgement alone answers nobody");
+            log.claim(user);
+        } else {
+            let (offset, _) = log.claim(user);
+            assert!(answer.try_recv().is_err(), "it may have been another one's record");
+            log.ack(user, attempt, offset);
+        }
+        assert_eq!(answer.try_recv(), Ok(Answer::Lost(Decision::SoldOut)));
+    }
+}
+
+#[test]
+fn who_joined_after_the_claim_was_sent_is_not_refused_by_it() {
+    let mut log = Log::new(0);
+    let early = Instant::now();
+    let (attempt, mut first) = log.send(1, Instant::now());
+    let mut before = log.join(1, early);
+    let mut after = log.join(1, Instant::now() + Duration::from_millis(1));
+    let (offset, _) = log.claim(1);
+    log.ack(1, attempt, offset);
+    assert_eq!(first.try_recv(), Ok(Answer::Lost(Decision::SoldOut)));
+    assert_eq!(before.try_recv(), Ok(Answer::Lost(Decision::SoldOut)));
+    assert_eq!(after.try_recv(), Ok(Answer::JoinedALoser));
+}
+
+#[test]
+fn the_own_door_lets_in_no_more_than_can_still_win() {
+    let mut log = Log::new(2);
+    let now = Instant::now();
+    let enter = |log: &Log, user| log.partition.enter(COUPON, UserId(user), now, false);
+    let Entrance::Send { attempt, .. } = enter(&log, 1) else { panic!() };
+    assert!(matches!(enter(&log, 2), Entrance::Send { .. }));
+    let Entrance::Wait(mut third) = enter(&log, 3) else { panic!() };
+    assert!(third.try_recv().is_err());
+    log.partition.failed(COUPON, UserId(1), attempt, Answer::Unknown);
+    assert_eq!(third.try_recv(), Ok(()), "the first failed, so the next may try");
+    let Entrance::Send { .. } = enter(&log, 3) else { panic!() };
+    let Entrance::Wait(mut fourth) = enter(&log, 4) else { panic!() };
+    log.claim(2);
+    log.claim(3);
+    assert_eq!(fourth.try_recv(), Ok(()), "sold out: nobody waits for nothing");
+    assert!(matches!(
+        log.partition.standing(COUPON, UserId(4), START),
+        Standing::Refused { decision: Decision::SoldOut, .. }
+    ));
+}
+
+#[test]
+fn a_failed_claim_leaves_no_trace_and_a_late_report_meets_the_wrong_attempt_in_vain() {
+    let mut log = Log::new(1);
+    let (old, mut answer) = log.send(1, Instant::now());
+    log.partition.failed(COUPON, UserId(1), old, Answer::Unknown);
+    assert_eq!(answer.try_recv(), Ok(Answer::Unknown));
+    let (new, mut answer) = log.send(1, Instant::now());
+    assert_ne!(old, new);
+    log.claim(9);
+    let (offset, _) = log.claim(1);
+    log.ack(1, old, offset);
+    assert!(answer.try_recv().is_err());
+    log.ack(1, new, offset);
+    assert_eq!(answer.try_recv(), Ok(Answer::Lost(Decision::SoldOut)));
+}
+
+#[test]
+fn waiters_for_an_offset_a_user_and_the_end_of_the_stock_are_woken() {
+    let mut log = Log::new(1);
+    let mut offset = log.partition.passed(3);
+    let mut user = log.partition.shown(COUPON, UserId(2));
+    let mut full = log.partition.settled(COUPON);
+    log.append(Record::Noop);
+    assert!(offset.try_recv().is_err() && user.try_recv().is_err() && full.try_recv().is_err());
+    log.claim(2);
+    assert_eq!((offset.try_recv(), user.try_recv(), full.try_recv()), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(log.partition.passed(3).try_recv(), Ok(()), "what has passed needs no waiting");
+}
+
+#[test]
+fn a_stopped_partition_gives_known_receipts_and_nothing_else() {
+    let mut log = Log::new(2);
+    log.claim(1);
+    let mut waiting = log.partition.passed(99);
+    log.partition.stop();
+    assert_eq!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    assert!(matches!(log.partition.standing(COUPON, UserId(1), START), Standing::Winner(_)));
+    assert_eq!(log.partition.standing(COUPON, UserId(2), START), Standing::Stopped);
+    assert!(matches!(log.partition.enter(COUPON, UserId(2), Instant::now(), true), Entrance::Stopped));
+}

@@ -1,0 +1,55 @@
+//! A `serve` process's end of the log: takes every record to its partition, and stops a partition loudly when
+//! it can't be trusted any further.
+
+use std::sync::Arc;
+
+use rdkafka::message::BorrowedMessage;
+
+use super::Entry;
+use super::follower::Reader;
+use super::partition::Partition;
+use super::snapshot::{Resume, Step};
+
+#[derive(Debug)]
+pub struct Tail {
+    partitions: Arc<[Partition]>,
+    resumes: Vec<Resume>,
+}
+
+impl Tail {
+    /// `resumes` says, partition by partition, where each one's snapshot ended.
+    pub fn new(partitions: Arc<[Partition]>, resumes: Vec<Resume>) -> Self {
+        Self { partitions, resumes }
+    }
+
+    fn apply(&mut self, number: u32, entry: Entry<'_>) -> Result<(), String> {
+        let partition = &self.partitions[number as usize];
+        match self.resumes[number as usize].check(entry, partition.next()) {
+            Ok(Step::Skip) => Ok(()),
+            Ok(Step::Apply) => partition.apply(entry).map(|_| ()).map_err(|stop| stop.to_string()),
+            Err(replaced) => Err(replaced.to_string()),
+        }
+    }
+}
+
+impl Reader for Tail {
+    fn read(&mut self, partition: u32, entry: Entry<'_>, _: &BorrowedMessage<'_>) -> bool {
+        match self.apply(partition, entry) {
+            Ok(()) => true,
+            Err(why) => {
+                self.broken(partition, why);
+                false
+            }
+        }
+    }
+
+    fn broken(&mut self, partition: u32, why: String) {
+        self.partitions[partition as usize].stop();
+        metrics::gauge!("firstcome_ledger_stopped", "partition" => partition.to_string()).set(1.0);
+        tracing::error!(
+            log.partition = partition,
+            why,
+            "the partition has stopped in this process: known receipts are given, everything else is 503"
+        );
+    }
+}

@@ -1,0 +1,156 @@
+use std::time::Duration;
+
+use issue_service::claim::Outcome;
+use issue_service::ids::{UserId, partition_of};
+use issue_service::ledger::Record;
+use issue_service::store;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+
+use crate::system::{System, eventually, race, users};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_share_the_partitions_and_each_takes_over_from_the_other() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let (first, second) = (system.consuming(), system.consuming());
+    let coupons = [system.coupon(&serving, 40).await, system.coupon(&serving, 40).await, system.coupon(&serving, 40).await];
+    for coupon in coupons {
+        race(&[&serving], coupon, users(20), 1).await;
+    }
+    first.stop_background(Duration::from_secs(5)).await;
+    for coupon in coupons {
+        race(&[&serving], coupon, users(60), 1).await;
+    }
+    system.level(&serving).await;
+    for coupon in coupons {
+        assert_eq!(system.rows(coupon).await.len(), 40);
+    }
+    drop(second);
+}
+
+/// What a failover to a lagging replica or a restored backup looks like: the watermark and the rows above it are
+/// gone together. The log fills them in again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_went_back_is_filled_again_while_idle() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let _consumer = system.consuming();
+    let coupon = system.coupon(&serving, 30).await;
+    race(&[&serving], coupon, users(10), 1).await;
+    system.level(&serving).await;
+    let partition = partition_of(coupon, system.kafka.partitions);
+    let before = store::watermark(&system.pool, partition).await.unwrap();
+    race(&[&serving], coupon, users(20), 1).await;
+    system.level(&serving).await;
+    let rows = system.rows(coupon).await;
+    assert_eq!(rows.len(), 20);
+
+    let mut transaction = system.pool.begin().await.unwrap();
+    for statement in [
+        "DELETE FROM coupon_issues WHERE place > 10",
+        "UPDATE issue_coupons SET `count` = 10",
+    ] {
+        sqlx::query(statement).execute(&mut *transaction).await.unwrap();
+    }
+    let now = store::watermark(&mut *transaction, partition).await.unwrap();
+    assert!(store::move_watermark(&mut transaction, partition, now.next, &before).await.unwrap());
+    transaction.commit().await.unwrap();
+
+    eventually("the rows are back", async || system.rows(coupon).await == rows).await;
+    let after = store::watermark(&system.pool, partition).await.unwrap();
+    assert_eq!(after.digest, now.digest);
+}
+
+/// A second writer of the same partition (a zombie that woke up) can't double or lose anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_groups_that_write_the_same_database_write_every_row_once() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let _one = system.consuming();
+    let lifecycle = platform::lifecycle::Lifecycle::new();
+    let zombie = issue_service::sink::Settings { group: "zombie".into(), session_timeout: Duration::from_secs(6) };
+    let zombie = issue_service::sink::Membership::join(
+        &zombie,
+        system.kafka.clone(),
+        system.pool.clone(),
+        lifecycle.clone(),
+    );
+    lifecycle.spawn("consumer", zombie.unwrap().run());
+    let coupon = system.coupon(&serving, 500).await;
+    for _ in 0..3 {
+        race(&[&serving], coupon, users(600), 1).await;
+    }
+    system.level(&serving).await;
+    assert_eq!(system.rows(coupon).await.len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let _consumer = system.consuming();
+    let coupon = system.coupon(&serving, 5).await;
+    let partition = partition_of(coupon, system.kafka.partitions);
+    let offset = system.append_raw(partition, b"rubbish").await;
+    assert!(matches!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Issued(_)));
+    system.level(&serving).await;
+    assert_eq!(system.rows(coupon).await.len(), 1);
+
+    let reader: BaseConsumer = system
+        .kafka
+        .client()
+        .set("group.id", "test")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    reader.subscribe(&[&system.kafka.dead_letter_topic]).unwrap();
+    let message = std::iter::repeat_with(|| reader.poll(Duration::from_secs(1)))
+        .take(30)
+        .find_map(|polled| polled.and_then(Result::ok).map(|message| message.detach()))
+        .expect("a dead letter");
+    assert_eq!(message.payload(), Some(&b"rubbish"[..]));
+    let headers = message.headers().unwrap();
+    let header = |name: &str| {
+        let found = headers.iter().find(|header| header.key == name);
+        found.and_then(|header| std::str::from_utf8(header.value?).ok()).unwrap_or_default().to_owned()
+    };
+    assert_eq!(header("kafka_dlt-original-topic"), system.kafka.topic);
+    assert_eq!(header("kafka_dlt-original-partition"), partition.to_string());
+    assert_eq!(header("kafka_dlt-original-offset"), offset.to_string());
+    assert!(header("kafka_dlt-exception-message").starts_with("malformed"));
+}
+
+/// A record of the future stops its partition in this process; the other partitions go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_still_given() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon(&serving, 5).await;
+    let partition = partition_of(coupon, system.kafka.partitions);
+    let Outcome::Issued(winner) = serving.claims.claim(coupon, UserId(1)).await else { panic!("not issued") };
+    let mut newer = Record::Noop.encode();
+    newer[3] = 2;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..6]), &newer[10..]);
+    newer[6..10].copy_from_slice(&crc.to_be_bytes());
+    system.append_raw(partition, &newer).await;
+    eventually("the partition has stopped", async || serving.claims.partitions[partition as usize].is_stopped()).await;
+    assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Already(winner));
+    assert_eq!(serving.claims.claim(coupon, UserId(2)).await, Outcome::Unavailable);
+    let other = loop {
+        let other = system.new_coupon();
+        if partition_of(other, system.kafka.partitions) != partition {
+            break other;
+        }
+    };
+    system.define(&serving, crate::system::definition(other, 1, 5)).await;
+    assert!(matches!(serving.claims.claim(other, UserId(2)).await, Outcome::Issued(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_log_is_refused() {
+    let system = System::start().await;
+    sqlx::query("UPDATE ledger_meta SET topic_id = 'another'").execute(&system.pool).await.unwrap();
+    let error = issue_service::app::open_log(&system.settings, &system.pool).await.unwrap_err();
+    assert!(error.to_string().contains("belongs to topic id another"), "{error}");
+}

@@ -1,0 +1,158 @@
+//! What a test runs on: a log, a database, and instances of the service without the HTTP around them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use issue_service::app::{self, Serving};
+use issue_service::claim::Outcome;
+use issue_service::config::Settings;
+use issue_service::ids::{CouponId, UserId, partition_of};
+use issue_service::ledger::{Definition, Record};
+use issue_service::log;
+use issue_service::sink::{self, Membership};
+use issue_service::store;
+use platform::clock::{Clock, now_ms};
+use platform::consul::Consul;
+use platform::id::IdGenerator;
+use platform::lifecycle::Lifecycle;
+use platform::testing::{Servers, unique_name};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::json;
+use sqlx::{MySqlPool, Row};
+
+pub(crate) struct System {
+    pub(crate) settings: Settings,
+    pub(crate) kafka: Arc<log::Settings>,
+    pub(crate) pool: MySqlPool,
+    pub(crate) lifecycle: Lifecycle,
+    ids: IdGenerator,
+}
+
+impl System {
+    pub(crate) async fn start() -> Self {
+        let redis = &Servers::get().redis;
+        Self::with_redis(json!({ "sentinels": redis.sentinels, "master": redis.master, "password": redis.password })).await
+    }
+
+    pub(crate) async fn with_redis(redis: serde_json::Value) -> Self {
+        let servers = Servers::get();
+        let name = unique_name("issues");
+        let settings: Settings = serde_json::from_value(json!({
+            "server": {}, "admin": {}, "telemetry": {},
+            "consul": { "url": servers.consul.url },
+            "mysql": {
+                "host": servers.mysql.host, "port": servers.mysql.port, "username": servers.mysql.username,
+                "password": servers.mysql.password, "database": name, "max-connections": 16,
+            },
+            "redis": redis,
+            "kafka": {
+                "bootstrap-servers": servers.kafka.bootstrap_servers, "topic": name,
+                "dead-letter-topic": format!("{name}.dlt"), "partitions": 2,
+            },
+            "identity": { "secret": "an identity secret of at least 32 bytes" },
+            "definition": { "mac-secret": "a definition secret of at least 32 bytes" },
+        }))
+        .unwrap();
+        let lifecycle = Lifecycle::new();
+        let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &lifecycle).await.unwrap();
+        let kafka = app::open_log(&settings, &pool).await.unwrap();
+        Self { settings, kafka, pool, lifecycle, ids: IdGenerator::new(Clock::system()) }
+    }
+
+    /// Another instance that answers claims.
+    pub(crate) async fn serving(&self) -> Serving {
+        let consul = Consul::new(&self.settings.consul);
+        Serving::start(&self.settings, self.kafka.clone(), &self.pool, &self.lifecycle, consul).await.unwrap()
+    }
+
+    /// Another instance that writes the database. It ends when the token is cancelled.
+    pub(crate) fn consuming(&self) -> Lifecycle {
+        let lifecycle = Lifecycle::new();
+        let settings =
+            sink::Settings { group: self.kafka.topic.clone(), session_timeout: Duration::from_secs(6) };
+        let member = Membership::join(&settings, self.kafka.clone(), self.pool.clone(), lifecycle.clone()).unwrap();
+        lifecycle.spawn("consumer", member.run());
+        lifecycle
+    }
+
+    pub(crate) fn new_coupon(&self) -> CouponId {
+        CouponId(self.ids.next())
+    }
+
+    /// A coupon that can be claimed now, defined in the log.
+    pub(crate) async fn coupon(&self, serving: &Serving, stock: u32) -> CouponId {
+        let coupon = self.new_coupon();
+        self.define(serving, definition(coupon, 1, stock)).await;
+        coupon
+    }
+
+    pub(crate) async fn define(&self, serving: &Serving, definition: Definition) {
+        let number = partition_of(definition.coupon, self.kafka.partitions);
+        let offset = serving.claims.log.append(number, Record::Definition(definition)).await.unwrap();
+        serving.claims.partitions[number as usize].passed(offset + 1).await.unwrap();
+    }
+
+    /// Writes bytes into the log that no service would write.
+    pub(crate) async fn append_raw(&self, partition: u32, value: &[u8]) -> u64 {
+        let producer: FutureProducer = self.kafka.producer().create().unwrap();
+        let record = FutureRecord::<(), [u8]>::to(&self.kafka.topic).partition(log::number(partition)).payload(value);
+        let delivery = producer.send(record, Duration::from_secs(5)).await.unwrap();
+        u64::try_from(delivery.offset).unwrap()
+    }
+
+    pub(crate) async fn rows(&self, coupon: CouponId) -> Vec<(u64, u32)> {
+        sqlx::query("SELECT user_id, place FROM coupon_issues WHERE coupon_id = ? ORDER BY place")
+            .bind(coupon.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect()
+    }
+
+    /// Waits until the database has followed the log up to here.
+    pub(crate) async fn level(&self, serving: &Serving) {
+        for partition in serving.claims.partitions.iter() {
+            let end = serving.claims.log.append(partition.id(), Record::Noop).await.unwrap() + 1;
+            eventually("the consumers are level", async || {
+                store::watermark(&self.pool, partition.id()).await.unwrap().next >= end
+            })
+            .await;
+        }
+    }
+}
+
+pub(crate) fn definition(coupon: CouponId, version: u64, stock: u32) -> Definition {
+    let now = now_ms();
+    Definition { coupon, version, stock, starts_at: now - 60_000, ends_at: now + 600_000, closed: false }
+}
+
+pub(crate) fn users(count: u64) -> impl Iterator<Item = UserId> {
+    (1..=count).map(|n| UserId(240_000_000_000_000 + n * 4_099))
+}
+
+/// All of these users claim at once, `times` each, spread over the instances.
+pub(crate) async fn race(
+    instances: &[&Serving],
+    coupon: CouponId,
+    users: impl Iterator<Item = UserId>,
+    times: usize,
+) -> Vec<(UserId, Outcome)> {
+    let mut claims = tokio::task::JoinSet::new();
+    for (index, user) in users.enumerate() {
+        for time in 0..times {
+            let claimer = instances[(index + time) % instances.len()].claims.clone();
+            claims.spawn(async move { (user, claimer.claim(coupon, user).await) });
+        }
+    }
+    claims.join_all().await
+}
+
+pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !check().await {
+        assert!(start.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

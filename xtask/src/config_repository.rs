@@ -113,7 +113,10 @@ fn local_files(ports: &Ports) -> Vec<(&'static str, String)> {
     );
     vec![
         ("application-local.yml", application),
-        ("gateway-local.yml", format!("server:\n  port: {}\n", port("gateway"))),
+        (
+            "gateway-local.yml",
+            format!("server:\n  port: {}\nroute-enabled:\n  noop: true # for measuring\n", port("gateway")),
+        ),
         ("user-service-local.yml", format!("first-admin:\n  email: {ADMIN_EMAIL}\n")),
     ]
 }

@@ -4,8 +4,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +16,7 @@ use console::style;
 use serde_json::{Value, json};
 
 use crate::cli::{Demo, Place};
+use crate::couponctl::{Couponctl, text};
 use crate::first_coupon::{admin_token, create, login};
 use crate::http::Client;
 use crate::interrupt::Interrupt;
@@ -38,7 +39,7 @@ pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress)
         bail!("the stack is not ready: see `cargo xtask status`");
     }
     let gateway = state.gateway.clone().context("only servers run here: start all by `cargo xtask up`")?;
-    let couponctl = state.couponctl.clone().context("the stack was started without couponctl")?;
+    let couponctl = Couponctl::new(&state, &folder, interrupt)?;
     let client = Client::new(Duration::from_secs(30));
 
     let token = admin_token(&client, &state)?;
@@ -49,58 +50,33 @@ pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress)
     fs::create_dir_all(&place)?;
 
     let real = sign_up(arguments.signups, coupon, &client, &gateway, interrupt, progress)?;
-    let tool = Tool { program: &couponctl, interrupt, folder: folder.root() };
     let signed = place.join("signed.csv");
     let step = progress.step("tokens");
-    let users = arguments.users.to_string();
-    tool.run(&[
-        "tokens",
-        "--count",
-        &users,
-        "--out",
-        &text(&signed),
-        "--state",
-        &text(folder.root()),
-        "--json",
-    ])?;
-    step.done(&format!("{users} more users hold signed tokens"));
+    couponctl.tokens(u64::from(arguments.users), &signed)?;
+    step.done(&format!("{} more users hold signed tokens", arguments.users));
     let tokens = place.join("tokens.csv");
     let all = merge(&real, &signed, &tokens)?;
     fs::remove_file(signed)?;
 
     progress.note(&format!("{all} users claim over {}", arguments.ramp));
-    let (jtl, answers) = (place.join("claims.jtl"), place.join("claims.ndjson"));
-    let id = coupon.to_string();
-    let load = tool.run(&[
-        "load",
-        "--gateway",
-        &gateway,
+    let answers = place.join("claims.ndjson");
+    let load = couponctl.load(&[
         "--coupon",
-        &id,
+        &coupon.to_string(),
         "--tokens",
         &text(&tokens),
         "--ramp",
         &arguments.ramp,
         "--out",
-        &text(&jtl),
+        &text(&place.join("claims.jtl")),
         "--answers",
         &text(&answers),
         "--follow-pending",
         "30s",
-        "--json",
     ])?;
     let step = progress.step("audit");
     step.say("waiting until the consumers are level");
-    let audit = tool.judge(&[
-        "audit",
-        "--state",
-        &text(folder.root()),
-        "--coupon",
-        &id,
-        "--answers",
-        &text(&answers),
-        "--json",
-    ])?;
+    let audit = couponctl.audit(coupon, &answers)?;
     step.done("compared");
 
     let verdict = Verdict::new(arguments.stock, all, &load, &audit);
@@ -112,52 +88,6 @@ pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress)
     }
     println!("{}", style("it adds up").green().bold());
     Ok(ExitCode::SUCCESS)
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// couponctl, with its live display on our standard error.
-struct Tool<'a> {
-    program: &'a PathBuf,
-    interrupt: &'a Interrupt,
-    folder: &'a Path,
-}
-
-impl Tool<'_> {
-    /// The JSON that it prints last; anything but success is an error.
-    fn run(&self, arguments: &[&str]) -> Result<Value> {
-        let (value, success) = self.output(arguments)?;
-        if !success {
-            bail!("couponctl {} failed: {value}", arguments[0]);
-        }
-        Ok(value)
-    }
-
-    /// An audit that finds faults ends without success, and its JSON says which.
-    fn judge(&self, arguments: &[&str]) -> Result<Value> {
-        let (value, success) = self.output(arguments)?;
-        if !success && value["checks"].is_null() {
-            bail!("couponctl {} failed", arguments[0]);
-        }
-        Ok(value)
-    }
-
-    fn output(&self, arguments: &[&str]) -> Result<(Value, bool)> {
-        let mut command = Command::new(self.program);
-        command.args(arguments).env("FIRSTCOME_STATE", self.folder);
-        let mut tool = self.interrupt.spawn(&command, (Stdio::piped(), Stdio::inherit()))?;
-        let mut last = String::new();
-        if let Some(pipe) = tool.child.stdout.take() {
-            for line in BufReader::new(pipe).lines() {
-                last = line?;
-            }
-        }
-        let status = tool.child.wait()?;
-        self.interrupt.check()?;
-        Ok((serde_json::from_str(&last).unwrap_or(Value::String(last)), status.success()))
-    }
 }
 
 /// Real accounts, each signed up and logged in over HTTP: lines of the token file.
@@ -233,7 +163,7 @@ fn interleave<'a>(few: &'a [String], many: &'a [String]) -> Vec<&'a String> {
 }
 
 /// What must be equal, and what must be zero.
-struct Verdict {
+pub(crate) struct Verdict {
     stock: u64,
     users: u64,
     load: Value,
@@ -241,7 +171,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(stock: u32, users: usize, load: &Value, audit: &Value) -> Self {
+    pub(crate) fn new(stock: u32, users: usize, load: &Value, audit: &Value) -> Self {
         let users = u64::try_from(users).unwrap_or(u64::MAX);
         Self { stock: u64::from(stock), users, load: load.clone(), audit: audit.clone() }
     }
@@ -273,7 +203,7 @@ impl Verdict {
         ]
     }
 
-    fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let mut wrong: Vec<String> = self
             .lines()
             .into_iter()

@@ -1,9 +1,11 @@
 //! `cargo xtask`: starts, watches, tests and measures the whole system on real servers, without Docker.
 
+mod bench;
 mod build;
 mod cli;
 mod config_repository;
 mod control;
+mod couponctl;
 mod demo;
 mod first_coupon;
 mod http;
@@ -62,6 +64,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             demo::demo(&arguments, &interrupt, &progress::Progress::new())
         }
         Command::Test(arguments) => test::test(&arguments),
-        Command::Bench { .. } => anyhow::bail!("not yet"),
+        Command::Bench { what: cli::Bench::Smoke { place, out } } => bench::smoke(&up::folder(&place)?, out),
     }
 }

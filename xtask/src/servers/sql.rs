@@ -274,7 +274,9 @@ fn init_sql(password: &str) -> String {
         format!("ALTER USER {user} IDENTIFIED BY '{password}';"),
         format!("GRANT ALL PRIVILEGES ON `firstcome\\_%`.* TO {user};"),
         format!("GRANT ALL PRIVILEGES ON `test\\_%`.* TO {user};"),
-        format!("ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';"),
+        format!("ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';"),
+        format!("ALTER USER IF EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '{password}';"),
+        "DROP USER IF EXISTS ''@'localhost';".to_owned(),
         String::new(),
     ]
     .join("\n")

@@ -19,10 +19,10 @@ use crate::counts::{self, Counts};
 use crate::definition::Definitions;
 use crate::doorman::{self, Doorman};
 use crate::ids::{CouponId, partition_of};
+use crate::ledger::Record;
 use crate::ledger::follower::Follower;
 use crate::ledger::partition::Partition;
 use crate::ledger::snapshot::Resume;
-use crate::ledger::Record;
 use crate::ledger::tail::Tail;
 use crate::log::topic::{self, TopicError};
 use crate::log::{self, Log};
@@ -76,7 +76,10 @@ pub async fn all(context: Context, settings: Settings) -> Result<App, BoxError> 
     serve_from(&context, &settings, kafka, pool).await
 }
 
-async fn connect(context: &Context, settings: &Settings) -> Result<(Arc<log::Settings>, MySqlPool), BoxError> {
+async fn connect(
+    context: &Context,
+    settings: &Settings,
+) -> Result<(Arc<log::Settings>, MySqlPool), BoxError> {
     let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &context.lifecycle).await?;
     Ok((open_log(settings, &pool).await?, pool))
 }
@@ -125,8 +128,10 @@ async fn serve_from(
     kafka: Arc<log::Settings>,
     pool: MySqlPool,
 ) -> Result<App, BoxError> {
-    let consul =
-        context.consul.clone().ok_or("the coupon service is found by Consul, so consul.enabled has to be true")?;
+    let consul = context
+        .consul
+        .clone()
+        .ok_or("the coupon service is found by Consul, so consul.enabled has to be true")?;
     let serving = Serving::start(settings, kafka, &pool, &context.lifecycle, consul).await?;
     let verifier = IdentityVerifier::new(&settings.identity);
     let state = AppState { claims: serving.claims.clone(), pool, verifier };
@@ -173,7 +178,8 @@ impl Serving {
             lifecycle.clone(),
         );
         lifecycle.spawn("definitions", definitions.clone().follow_changes());
-        lifecycle.spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
+        lifecycle
+            .spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
         let claims = Claims {
             partitions,
             log,

@@ -109,7 +109,8 @@ impl Claims {
             return Outcome::Already(winner);
         }
         let Some(_seat) = self.waiting.enter() else { return Outcome::Overloaded };
-        let journey = Journey { claims: self, partition, coupon, user, arrived, sent: AtomicBool::new(false) };
+        let journey =
+            Journey { claims: self, partition, coupon, user, arrived, sent: AtomicBool::new(false) };
         match tokio::time::timeout(BUDGET, journey.run()).await {
             Ok(outcome) => outcome,
             Err(_) if journey.sent.load(Ordering::Relaxed) => Outcome::Pending,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use platform::config::{
-    AdminSettings, Common, ConsulSettings, IdentitySettings, KafkaSettings, MysqlSettings, Problems, RedisSettings,
-    Secret, ServerSettings, TelemetrySettings, duration,
+    AdminSettings, Common, ConsulSettings, IdentitySettings, KafkaSettings, MysqlSettings, Problems,
+    RedisSettings, Secret, ServerSettings, TelemetrySettings, duration,
 };
 use serde::{Deserialize, Serialize};
 

@@ -64,7 +64,9 @@ impl Counts {
     }
 
     fn everything(&self) -> HashSet<CouponId> {
-        let all = |partition: &Partition| partition.with(|ledger| ledger.coupons().map(|(id, _)| *id).collect::<Vec<_>>());
+        let all = |partition: &Partition| {
+            partition.with(|ledger| ledger.coupons().map(|(id, _)| *id).collect::<Vec<_>>())
+        };
         self.partitions.iter().flat_map(all).collect()
     }
 
@@ -73,9 +75,14 @@ impl Counts {
         let script = redis::Script::new(PUBLISH);
         let mut pipe = redis::pipe();
         for id in due {
-            #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the length is the number of partitions, a u32"
+            )]
             let partition = crate::ids::partition_of(*id, self.partitions.len() as u32);
-            let Some((_, count, offset)) = self.partitions[partition as usize].definition(*id) else { continue };
+            let Some((_, count, offset)) = self.partitions[partition as usize].definition(*id) else {
+                continue;
+            };
             let key = format!("coupon:{{{id}}}:count");
             pipe.cmd("EVALSHA").arg(script.get_hash()).arg(1).arg(key).arg(offset).arg(count).ignore();
         }

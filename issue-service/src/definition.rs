@@ -187,7 +187,10 @@ impl Shared {
         let cached: Cached = serde_json::from_str(&text?).ok()?;
         let genuine = cached.told.coupon_id == coupon && is_genuine(&cached, &self.mac_secret);
         if !genuine {
-            tracing::warn!(coupon.id = coupon.0, "Redis holds a definition without a valid MAC; it is ignored");
+            tracing::warn!(
+                coupon.id = coupon.0,
+                "Redis holds a definition without a valid MAC; it is ignored"
+            );
         }
         genuine.then(|| cached.told.definition()).flatten()
     }
@@ -243,7 +246,8 @@ impl Shared {
             let wanted = {
                 let mut newer = self.newer.lock();
                 let Some(wanted) = newer.get(&coupon).copied() else { return };
-                let done = in_force.is_some_and(|version| version >= wanted.version) || is_retired(partition, coupon);
+                let done = in_force.is_some_and(|version| version >= wanted.version)
+                    || is_retired(partition, coupon);
                 if done {
                     newer.remove(&coupon);
                     self.applied.send_modify(|count| *count += 1);
@@ -261,7 +265,11 @@ impl Shared {
                 result = tokio::time::timeout(Duration::from_secs(11), attempt) => !matches!(result, Ok(Ok(()))),
             };
             if failed {
-                tracing::warn!(coupon.id = coupon.0, version = wanted.version, "a definition could not be appended; again");
+                tracing::warn!(
+                    coupon.id = coupon.0,
+                    version = wanted.version,
+                    "a definition could not be appended; again"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
@@ -285,7 +293,12 @@ impl Told {
         let Self { coupon_id, version, quantity, starts_at, ends_at, closed } = *self;
         let ids = 1..=MAX_ID;
         if !ids.contains(&coupon_id.0) || !ids.contains(&version) || quantity > MAX_STOCK {
-            tracing::error!(coupon.id = coupon_id.0, version, quantity, "a definition is out of range and was not appended");
+            tracing::error!(
+                coupon.id = coupon_id.0,
+                version,
+                quantity,
+                "a definition is out of range and was not appended"
+            );
             return None;
         }
         Some(Definition { coupon: coupon_id, version, stock: quantity, starts_at, ends_at, closed })
@@ -313,7 +326,10 @@ mod tests {
         let mac = hex::encode(mac.finalize().into_bytes());
         let read = |text: &str| serde_json::from_str::<Cached>(text).unwrap();
         assert!(is_genuine(&read(&text.replace("MAC", &mac)), &secret));
-        assert!(!is_genuine(&read(&text.replace("MAC", &mac).replace("\"quantity\":10", "\"quantity\":11")), &secret));
+        assert!(!is_genuine(
+            &read(&text.replace("MAC", &mac).replace("\"quantity\":10", "\"quantity\":11")),
+            &secret
+        ));
         assert!(!is_genuine(&read(text), &secret));
         let tombstone = r#"{"couponId":7,"version":4,"tombstone":true}"#;
         assert!(serde_json::from_str::<Cached>(tombstone).is_err(), "a tombstone is a miss");

@@ -6,9 +6,13 @@ use platform::http::problem::Problem;
 use crate::http::receipt::Receipt;
 
 pub fn already_issued(receipt: &Receipt) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "COUPON_ALREADY_ISSUED", "You have this coupon already; the receipt is attached.")
-        .korean("이미 발급받은 쿠폰입니다. 발급 내역을 함께 보냅니다.")
-        .with("receipt", receipt)
+    Problem::new(
+        StatusCode::CONFLICT,
+        "COUPON_ALREADY_ISSUED",
+        "You have this coupon already; the receipt is attached.",
+    )
+    .korean("이미 발급받은 쿠폰입니다. 발급 내역을 함께 보냅니다.")
+    .with("receipt", receipt)
 }
 
 pub fn sold_out() -> Problem {
@@ -27,7 +31,8 @@ pub fn ended() -> Problem {
 }
 
 pub fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "COUPON_NOT_FOUND", "There is no such coupon.").korean("존재하지 않는 쿠폰입니다.")
+    Problem::new(StatusCode::NOT_FOUND, "COUPON_NOT_FOUND", "There is no such coupon.")
+        .korean("존재하지 않는 쿠폰입니다.")
 }
 
 pub fn unavailable() -> Problem {

@@ -29,11 +29,9 @@ impl std::fmt::Display for UserId {
 /// The partition of the log that holds every record of this coupon: FNV-1a-64 of the id's eight bytes,
 /// big-endian, modulo the number of partitions. Frozen with the data.
 pub fn partition_of(coupon: CouponId, partitions: u32) -> u32 {
-    let hash = coupon
-        .0
-        .to_be_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = coupon.0.to_be_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than a u32")]
     let partition = (hash % u64::from(partitions)) as u32;
     partition

@@ -148,7 +148,9 @@ impl Log {
         }
         let producer = self.producer.load();
         producer.send(message).map_err(|(error, message)| {
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) || producer.client().fatal_error().is_some() {
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
+                || producer.client().fatal_error().is_some()
+            {
                 self.replace_producer();
             }
             (error, message.delivery_opaque)
@@ -205,7 +207,10 @@ impl ProducerContext for Reports {
         };
         match *sent {
             Sent::Claim { coupon, user, attempt } => {
-                #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "the length is the number of partitions, a u32"
+                )]
                 let partition = partition_of(coupon, self.partitions.len() as u32);
                 let partition = &self.partitions[partition as usize];
                 match outcome {

@@ -49,15 +49,17 @@ pub async fn claim_topic(pool: &MySqlPool, partitions: u32, topic_id: &str) -> s
         .bind(topic_id)
         .execute(pool)
         .await?;
-    let row = sqlx::query("SELECT partitions, topic_id FROM ledger_meta WHERE id = 1").fetch_one(pool).await?;
+    let row =
+        sqlx::query("SELECT partitions, topic_id FROM ledger_meta WHERE id = 1").fetch_one(pool).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 pub async fn watermark(db: impl MySqlExecutor<'_>, partition: u32) -> Result<Watermark, StoreError> {
-    let row = sqlx::query("SELECT `next`, digest, last_record_hash FROM ledger_watermarks WHERE log_partition = ?")
-        .bind(partition)
-        .fetch_optional(db)
-        .await?;
+    let row =
+        sqlx::query("SELECT `next`, digest, last_record_hash FROM ledger_watermarks WHERE log_partition = ?")
+            .bind(partition)
+            .fetch_optional(db)
+            .await?;
     let Some(row) = row else { return Ok(Watermark::default()) };
     Ok(Watermark {
         next: row.try_get(0)?,
@@ -67,7 +69,8 @@ pub async fn watermark(db: impl MySqlExecutor<'_>, partition: u32) -> Result<Wat
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
-    Digest::try_from(bytes).map_err(|_| StoreError::Contradiction(format!("a digest of {} bytes", bytes.len())))
+    Digest::try_from(bytes)
+        .map_err(|_| StoreError::Contradiction(format!("a digest of {} bytes", bytes.len())))
 }
 
 /// Reads partitions as of one moment.
@@ -187,11 +190,7 @@ pub async fn move_watermark(
     Ok(done.rows_affected() == 1)
 }
 
-pub async fn put_coupon(
-    db: &mut MySqlConnection,
-    partition: u32,
-    coupon: &CouponRow,
-) -> sqlx::Result<()> {
+pub async fn put_coupon(db: &mut MySqlConnection, partition: u32, coupon: &CouponRow) -> sqlx::Result<()> {
     let Definition { coupon: id, version, stock, starts_at, ends_at, closed } = coupon.definition;
     sqlx::query(
         "INSERT INTO issue_coupons (coupon_id, log_partition, version, stock, starts_at, ends_at, closed, retire_offset, `count`) \
@@ -229,7 +228,12 @@ pub async fn insert_issues(db: &mut MySqlConnection, rows: &[IssueRow]) -> sqlx:
     Ok(())
 }
 
-pub async fn insert_digest(db: &mut MySqlConnection, partition: u32, next: u64, digest: Digest) -> sqlx::Result<()> {
+pub async fn insert_digest(
+    db: &mut MySqlConnection,
+    partition: u32,
+    next: u64,
+    digest: Digest,
+) -> sqlx::Result<()> {
     sqlx::query("INSERT INTO ledger_digests (log_partition, `next`, digest) VALUES (?, ?, ?)")
         .bind(partition)
         .bind(next)

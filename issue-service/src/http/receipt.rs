@@ -44,6 +44,13 @@ impl Receipt {
     }
 
     pub fn without(coupon_id: CouponId, user_id: UserId, status: Status) -> Self {
-        Self { issue_id: issue_id(coupon_id, user_id), coupon_id, user_id, place: None, status, issued_at: None }
+        Self {
+            issue_id: issue_id(coupon_id, user_id),
+            coupon_id,
+            user_id,
+            place: None,
+            status,
+            issued_at: None,
+        }
     }
 }

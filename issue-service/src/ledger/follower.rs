@@ -202,10 +202,8 @@ impl<R: Reader> Thread<R> {
     /// are transient, and librdkafka goes on by itself.
     fn examine(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
-        let cut = matches!(
-            code,
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-        );
+        let cut =
+            matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange));
         if !cut {
             tracing::warn!(%error, "the log can't be read at the moment");
             return;

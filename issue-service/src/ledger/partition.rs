@@ -94,8 +94,13 @@ pub enum Standing {
     Winner(Winner),
     NoDefinition,
     /// A claim appended now would be refused so.
-    Refused { version: u64, decision: Decision },
-    Open { stock: u32 },
+    Refused {
+        version: u64,
+        decision: Decision,
+    },
+    Open {
+        stock: u32,
+    },
     /// The partition has stopped, and the user is not known as a winner.
     Stopped,
 }
@@ -104,7 +109,10 @@ pub enum Standing {
 #[derive(Debug)]
 pub enum Entrance {
     /// Send it: nobody else has one in flight. `attempt` goes with it.
-    Send { attempt: u64, answer: oneshot::Receiver<Answer> },
+    Send {
+        attempt: u64,
+        answer: oneshot::Receiver<Answer>,
+    },
     /// Another request of this user has one in flight.
     Joined(oneshot::Receiver<Answer>),
     /// As many are in flight as could still win: wait, then look again.
@@ -426,8 +434,11 @@ impl Inner {
     fn lost(&mut self, key: Key, decision: Decision) {
         let Some(in_flight) = self.take(key) else { return };
         for waiter in in_flight.waiters {
-            let answer =
-                if waiter.arrived <= in_flight.enqueued { Answer::Lost(decision) } else { Answer::JoinedALoser };
+            let answer = if waiter.arrived <= in_flight.enqueued {
+                Answer::Lost(decision)
+            } else {
+                Answer::JoinedALoser
+            };
             let _ = waiter.answer.send(answer);
         }
     }

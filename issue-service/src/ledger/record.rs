@@ -194,14 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn definition() -> Definition {
-        Definition {
-            coupon: CouponId(7),
-            version: 9,
-            stock: 1000,
-            starts_at: 11,
-            ends_at: 12,
-            closed: false,
-        }
+        Definition { coupon: CouponId(7), version: 9, stock: 1000, starts_at: 11, ends_at: 12, closed: false }
     }
 
     /// The frozen bytes. If this fails, every log written so far has become unreadable.
@@ -213,13 +206,18 @@ mod tests {
             hex::encode(Record::Definition(definition()).encode()),
             "464301010025b5cf339c00000000000000070000000000000009000003e8000000000000000b000000000000000c00"
         );
-        assert_eq!(hex::encode(Record::Retire { coupon: CouponId(7) }.encode()), "46430301000833ab0d7f0000000000000007");
+        assert_eq!(
+            hex::encode(Record::Retire { coupon: CouponId(7) }.encode()),
+            "46430301000833ab0d7f0000000000000007"
+        );
         assert_eq!(hex::encode(Record::Noop.encode()), "4643040100009156c902");
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        for record in [Record::Definition(definition()), Record::Claim { coupon: CouponId(1), user: UserId(2) }] {
+        for record in
+            [Record::Definition(definition()), Record::Claim { coupon: CouponId(1), user: UserId(2) }]
+        {
             let bytes = record.encode();
             for bit in 0..bytes.len() * 8 {
                 let mut broken = bytes.clone();
@@ -243,7 +241,11 @@ mod tests {
     fn a_sound_envelope_around_nonsense_is_invalid_and_a_newer_one_is_unknown() {
         assert_eq!(Record::decode(&envelope(CLAIM, 1, &[1; 15])), Err(Unreadable::Invalid));
         assert_eq!(Record::decode(&envelope(CLAIM, 1, &[0; 16])), Err(Unreadable::Invalid), "ids start at 1");
-        assert_eq!(Record::decode(&envelope(CLAIM, 1, &[0xFF; 16])), Err(Unreadable::Invalid), "ids end below 2^53");
+        assert_eq!(
+            Record::decode(&envelope(CLAIM, 1, &[0xFF; 16])),
+            Err(Unreadable::Invalid),
+            "ids end below 2^53"
+        );
         let too_much = Definition { stock: MAX_STOCK + 1, ..definition() };
         assert_eq!(Record::decode(&Record::Definition(too_much).encode()), Err(Unreadable::Invalid));
         assert_eq!(Record::decode(&envelope(9, 1, &[])), Err(Unreadable::Unknown { kind: 9, version: 1 }));

@@ -152,7 +152,10 @@ fn the_digest_is_frozen() {
     log.claim(1);
     log.claim(2);
     log.append_bytes(b"rubbish").unwrap();
-    assert_eq!(format!("{:?}", log.ledger.digest()), "2f3da116edd0619a902f619e419a4437891b56a03491a5cfa5d5edfd5c3af002");
+    assert_eq!(
+        format!("{:?}", log.ledger.digest()),
+        "2f3da116edd0619a902f619e419a4437891b56a03491a5cfa5d5edfd5c3af002"
+    );
 }
 
 fn any_record() -> impl Strategy<Value = Record> {

@@ -35,7 +35,6 @@ impl Packed {
     }
 
     fn unpack(self) -> Winner {
-        #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
         let place = (self.0 >> TIME_BITS) as u32;
         Winner { place, issued_at: (self.0 & ((1 << TIME_BITS) - 1)) + EPOCH }
     }

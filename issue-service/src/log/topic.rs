@@ -45,8 +45,9 @@ pub async fn prepare(settings: &Settings) -> Result<Topic, TopicError> {
         .set("cleanup.policy", "delete")
         .set("retention.ms", "-1")
         .set("retention.bytes", "-1");
-    let dead_letters =
-        NewTopic::new(&settings.dead_letter_topic, 1, replication()).set("retention.ms", "-1").set("cleanup.policy", "delete");
+    let dead_letters = NewTopic::new(&settings.dead_letter_topic, 1, replication())
+        .set("retention.ms", "-1")
+        .set("cleanup.policy", "delete");
     for result in admin.create_topics([&ledger, &dead_letters], &options).await? {
         match result {
             Ok(name) => tracing::info!(topic = name, "made a topic"),
@@ -54,7 +55,17 @@ pub async fn prepare(settings: &Settings) -> Result<Topic, TopicError> {
             Err((_, code)) => return Err(KafkaError::AdminOp(code).into()),
         }
     }
-    check_settings(&admin, settings, &options).await?;
+    for _ in 0..20 {
+        match check_settings(&admin, settings, &options).await {
+            Err(TopicError::Kafka(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition))) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            checked => {
+                checked?;
+                break;
+            }
+        }
+    }
     identify(admin, settings).await
 }
 
@@ -66,6 +77,10 @@ async fn check_settings(
     let resources = [ResourceSpecifier::Topic(&settings.topic)];
     for resource in admin.describe_configs(&resources, options).await? {
         let resource = resource.map_err(KafkaError::AdminOp)?;
+        if resource.get("message.timestamp.type").is_none() {
+            // Not every broker has heard of a topic that was made a moment ago.
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition).into());
+        }
         let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
         let wrong = |setting, why| TopicError::Setting {
             topic: settings.topic.clone(),
@@ -74,7 +89,10 @@ async fn check_settings(
             why,
         };
         if value("message.timestamp.type") != "LogAppendTime" {
-            return Err(wrong("message.timestamp.type", "the window is judged by the log's own time: set it to LogAppendTime"));
+            return Err(wrong(
+                "message.timestamp.type",
+                "the window is judged by the log's own time: set it to LogAppendTime",
+            ));
         }
         if value("cleanup.policy") != "delete" {
             return Err(wrong("cleanup.policy", "a compacted log loses decisions: set it to delete"));
@@ -93,7 +111,10 @@ async fn check_settings(
     Ok(())
 }
 
-async fn identify(admin: AdminClient<DefaultClientContext>, settings: &Settings) -> Result<Topic, TopicError> {
+async fn identify(
+    admin: AdminClient<DefaultClientContext>,
+    settings: &Settings,
+) -> Result<Topic, TopicError> {
     let (name, expected) = (settings.topic.clone(), settings.partitions);
     let looked_up = tokio::task::spawn_blocking(move || {
         // A topic that was made a moment ago may not be known to every broker yet.

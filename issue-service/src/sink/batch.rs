@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::ids::CouponId;
-use crate::ledger::{
-    DIGEST_EVERY, Decided, Decision, Digest, Entry, Ledger, Record, Stop, record_hash,
-};
 use crate::ledger::snapshot::Watermark;
+use crate::ledger::{DIGEST_EVERY, Decided, Decision, Digest, Entry, Ledger, Record, Stop, record_hash};
 use crate::store::{CouponRow, IssueRow};
 
 /// A record that could not be read, for the dead letters.
@@ -55,11 +53,8 @@ impl Batch {
     /// Decides a record and takes down what follows from it.
     pub(super) fn apply(&mut self, ledger: &mut Ledger, entry: Entry<'_>) -> Result<Decided, Stop> {
         let decided = ledger.apply(entry)?;
-        self.to = Watermark {
-            next: ledger.next(),
-            digest: ledger.digest(),
-            last_record_hash: record_hash(entry),
-        };
+        self.to =
+            Watermark { next: ledger.next(), digest: ledger.digest(), last_record_hash: record_hash(entry) };
         match (decided.decision, decided.record) {
             (Decision::Accepted, Some(Record::Claim { coupon, user })) => {
                 self.issues.push(IssueRow {
@@ -109,13 +104,21 @@ mod tests {
         let coupon = CouponId(5);
         let mut ledger = Ledger::new(partition_of(coupon, 8), 8);
         let mut batch = Batch::new(0);
-        let definition = Definition { coupon, version: 1, stock: 2, starts_at: 0, ends_at: 100, closed: false };
+        let definition =
+            Definition { coupon, version: 1, stock: 2, starts_at: 0, ends_at: 100, closed: false };
         let claim = |user| Record::Claim { coupon, user: UserId(user) }.encode();
-        let values = [Record::Definition(definition).encode(), claim(9), claim(9), claim(3), claim(4), b"?".to_vec()];
+        let values =
+            [Record::Definition(definition).encode(), claim(9), claim(9), claim(3), claim(4), b"?".to_vec()];
         for (offset, value) in (0..).zip(&values) {
             batch.apply(&mut ledger, Entry { offset, appended_at: 50 + offset, value }).unwrap();
         }
-        let row = |user, place, offset| IssueRow { coupon, user: UserId(user), place, offset, issued_at: 50 + offset };
+        let row = |user, place, offset| IssueRow {
+            coupon,
+            user: UserId(user),
+            place,
+            offset,
+            issued_at: 50 + offset,
+        };
         assert_eq!(batch.issues, [row(9, 1, 1), row(3, 2, 3)]);
         assert_eq!(batch.coupons[&coupon], CouponRow { definition, retired_at: None, count: 2 });
         assert_eq!((batch.from, batch.to.next, batch.len()), (0, 6, 6));

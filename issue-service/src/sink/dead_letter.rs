@@ -46,14 +46,19 @@ impl DeadLetters {
                 ("kafka_dlt-original-consumer-group", self.group.clone()),
                 ("kafka_dlt-exception-message", reason.to_owned()),
             ];
-            let headers = fields
-                .iter()
-                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let headers = fields.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
             let key = format!("{partition}/{}", letter.offset);
             let record = FutureRecord::to(&self.topic).key(&key).payload(&letter.value).headers(headers);
             self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
             metrics::counter!("firstcome_dead_letters_total").increment(1);
-            tracing::error!(log.partition = partition, log.offset = letter.offset, reason, "a record was set aside as a dead letter");
+            tracing::error!(
+                log.partition = partition,
+                log.offset = letter.offset,
+                reason,
+                "a record was set aside as a dead letter"
+            );
         }
         Ok(())
     }

@@ -149,7 +149,15 @@ impl Membership {
             .create_with_context(Group { changes: sender })?;
         consumer.subscribe(&[&kafka.topic])?;
         let dead_letters = DeadLetters::connect(&kafka, &settings.group)?;
-        Ok(Self { consumer: Arc::new(consumer), changes, kafka, pool, dead_letters, lifecycle, group: settings.group.as_str().into() })
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            changes,
+            kafka,
+            pool,
+            dead_letters,
+            lifecycle,
+            group: settings.group.as_str().into(),
+        })
     }
 
     /// Writes the partitions that the group gives, until the process stops.
@@ -184,7 +192,8 @@ impl Membership {
                     }
                 }
                 Some(Change::Taken(partitions)) => {
-                    for (token, worker) in partitions.iter().filter_map(|partition| workers.remove(partition)) {
+                    for (token, worker) in partitions.iter().filter_map(|partition| workers.remove(partition))
+                    {
                         token.cancel();
                         worker.await?;
                     }
@@ -195,7 +204,9 @@ impl Membership {
             token.cancel();
             worker.await?;
         }
-        tokio::task::spawn_blocking(move || polling.join()).await?.map_err(|_| "the group's thread panicked")?;
+        tokio::task::spawn_blocking(move || polling.join())
+            .await?
+            .map_err(|_| "the group's thread panicked")?;
         Ok(())
     }
 

@@ -11,7 +11,13 @@ pub(super) struct ProcessSpan {
 
 impl ProcessSpan {
     /// `None` if the trace isn't sampled.
-    pub(super) fn start(topic: &str, partition: u32, offset: u64, group: &str, traceparent: &str) -> Option<Self> {
+    pub(super) fn start(
+        topic: &str,
+        partition: u32,
+        offset: u64,
+        group: &str,
+        traceparent: &str,
+    ) -> Option<Self> {
         Trace::parse(traceparent.as_bytes()).filter(|trace| trace.sampled)?;
         let parent = platform::telemetry::remote_parent(traceparent);
         let tracer = global::tracer_provider().tracer("issue-service");

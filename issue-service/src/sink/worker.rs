@@ -66,7 +66,10 @@ impl Worker {
                 End::Stopped => break,
                 End::Moved => {
                     metrics::counter!("firstcome_sink_reloads_total").increment(1);
-                    tracing::warn!(log.partition = self.partition, "the watermark was moved by another; beginning again there");
+                    tracing::warn!(
+                        log.partition = self.partition,
+                        "the watermark was moved by another; beginning again there"
+                    );
                 }
                 End::Broken(why) => return self.alarm(&why),
             }
@@ -186,7 +189,9 @@ impl Worker {
                     }
                     Ok(false) => return Committed::Moved,
                     Err(error) if is_doubled(&error) => {
-                        return Committed::Broken(format!("a row that the log has just decided exists already: {error}"));
+                        return Committed::Broken(format!(
+                            "a row that the log has just decided exists already: {error}"
+                        ));
                     }
                     Err(error) => {
                         metrics::counter!("firstcome_sink_database_errors_total").increment(1);
@@ -214,7 +219,12 @@ async fn finished(commit: &mut Option<JoinHandle<Committed>>) -> Result<Committe
 }
 
 /// Decides a record, unless it was decided before.
-fn take_in(batch: &mut Batch, ledger: &mut Ledger, resume: &mut Resume, entry: Entry<'_>) -> Result<(), String> {
+fn take_in(
+    batch: &mut Batch,
+    ledger: &mut Ledger,
+    resume: &mut Resume,
+    entry: Entry<'_>,
+) -> Result<(), String> {
     match resume.check(entry, ledger.next()) {
         Ok(Step::Apply) => batch.apply(ledger, entry).map(|_| ()).map_err(|stop| stop.to_string()),
         Ok(Step::Skip) => Ok(()),

@@ -154,7 +154,11 @@ async fn a_wiped_redis_oversells_nothing() {
     let instances = [&serving];
     let (outcomes, ()) = tokio::join!(race(&instances, coupon, users(600), 2), wipe);
     assert_eq!(issued(&outcomes).len(), 30);
-    assert!(outcomes.iter().all(|(_, o)| matches!(o, Outcome::Issued(_) | Outcome::Already(_) | Outcome::SoldOut)));
+    assert!(
+        outcomes
+            .iter()
+            .all(|(_, o)| matches!(o, Outcome::Issued(_) | Outcome::Already(_) | Outcome::SoldOut))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

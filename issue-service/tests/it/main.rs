@@ -1,4 +1,5 @@
 //! The issue service on real MySQL, Kafka and Redis. Each test has a topic, a database and coupons of its own.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod claims;
 mod sink;

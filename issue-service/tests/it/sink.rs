@@ -14,7 +14,11 @@ async fn consumers_share_the_partitions_and_each_takes_over_from_the_other() {
     let system = System::start().await;
     let serving = system.serving().await;
     let (first, second) = (system.consuming(), system.consuming());
-    let coupons = [system.coupon(&serving, 40).await, system.coupon(&serving, 40).await, system.coupon(&serving, 40).await];
+    let coupons = [
+        system.coupon(&serving, 40).await,
+        system.coupon(&serving, 40).await,
+        system.coupon(&serving, 40).await,
+    ];
     for coupon in coupons {
         race(&[&serving], coupon, users(20), 1).await;
     }
@@ -47,10 +51,7 @@ async fn a_database_that_went_back_is_filled_again_while_idle() {
     assert_eq!(rows.len(), 20);
 
     let mut transaction = system.pool.begin().await.unwrap();
-    for statement in [
-        "DELETE FROM coupon_issues WHERE place > 10",
-        "UPDATE issue_coupons SET `count` = 10",
-    ] {
+    for statement in ["DELETE FROM coupon_issues WHERE place > 10", "UPDATE issue_coupons SET `count` = 10"] {
         sqlx::query(statement).execute(&mut *transaction).await.unwrap();
     }
     let now = store::watermark(&mut *transaction, partition).await.unwrap();
@@ -69,7 +70,8 @@ async fn two_groups_that_write_the_same_database_write_every_row_once() {
     let serving = system.serving().await;
     let _one = system.consuming();
     let lifecycle = platform::lifecycle::Lifecycle::new();
-    let zombie = issue_service::sink::Settings { group: "zombie".into(), session_timeout: Duration::from_secs(6) };
+    let zombie =
+        issue_service::sink::Settings { group: "zombie".into(), session_timeout: Duration::from_secs(6) };
     let zombie = issue_service::sink::Membership::join(
         &zombie,
         system.kafka.clone(),
@@ -97,13 +99,8 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
     system.level(&serving).await;
     assert_eq!(system.rows(coupon).await.len(), 1);
 
-    let reader: BaseConsumer = system
-        .kafka
-        .client()
-        .set("group.id", "test")
-        .set("auto.offset.reset", "earliest")
-        .create()
-        .unwrap();
+    let reader: BaseConsumer =
+        system.kafka.client().set("group.id", "test").set("auto.offset.reset", "earliest").create().unwrap();
     reader.subscribe(&[&system.kafka.dead_letter_topic]).unwrap();
     let message = std::iter::repeat_with(|| reader.poll(Duration::from_secs(1)))
         .take(30)
@@ -134,7 +131,10 @@ async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_
     let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..6]), &newer[10..]);
     newer[6..10].copy_from_slice(&crc.to_be_bytes());
     system.append_raw(partition, &newer).await;
-    eventually("the partition has stopped", async || serving.claims.partitions[partition as usize].is_stopped()).await;
+    eventually("the partition has stopped", async || {
+        serving.claims.partitions[partition as usize].is_stopped()
+    })
+    .await;
     assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Already(winner));
     assert_eq!(serving.claims.claim(coupon, UserId(2)).await, Outcome::Unavailable);
     let other = loop {

@@ -31,12 +31,15 @@ pub(crate) struct System {
 impl System {
     pub(crate) async fn start() -> Self {
         let redis = &Servers::get().redis;
-        Self::with_redis(json!({ "sentinels": redis.sentinels, "master": redis.master, "password": redis.password })).await
+        Self::with_redis(
+            json!({ "sentinels": redis.sentinels, "master": redis.master, "password": redis.password }),
+        )
+        .await
     }
 
     pub(crate) async fn with_redis(redis: serde_json::Value) -> Self {
         let servers = Servers::get();
-        let name = unique_name("issues");
+        let name = unique_name("test_issues");
         let settings: Settings = serde_json::from_value(json!({
             "server": {}, "admin": {}, "telemetry": {},
             "consul": { "url": servers.consul.url },
@@ -70,7 +73,8 @@ impl System {
         let lifecycle = Lifecycle::new();
         let settings =
             sink::Settings { group: self.kafka.topic.clone(), session_timeout: Duration::from_secs(6) };
-        let member = Membership::join(&settings, self.kafka.clone(), self.pool.clone(), lifecycle.clone()).unwrap();
+        let member =
+            Membership::join(&settings, self.kafka.clone(), self.pool.clone(), lifecycle.clone()).unwrap();
         lifecycle.spawn("consumer", member.run());
         lifecycle
     }
@@ -95,7 +99,8 @@ impl System {
     /// Writes bytes into the log that no service would write.
     pub(crate) async fn append_raw(&self, partition: u32, value: &[u8]) -> u64 {
         let producer: FutureProducer = self.kafka.producer().create().unwrap();
-        let record = FutureRecord::<(), [u8]>::to(&self.kafka.topic).partition(log::number(partition)).payload(value);
+        let record =
+            FutureRecord::<(), [u8]>::to(&self.kafka.topic).partition(log::number(partition)).payload(value);
         let delivery = producer.send(record, Duration::from_secs(5)).await.unwrap();
         u64::try_from(delivery.offset).unwrap()
     }

@@ -16,7 +16,8 @@ pub(super) fn describe<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> KafkaResult<(Option<String>, usize)> {
-    let name = CString::new(topic).map_err(|_| KafkaError::AdminOpCreation("a topic name holds no NUL".into()))?;
+    let name =
+        CString::new(topic).map_err(|_| KafkaError::AdminOpCreation("a topic name holds no NUL".into()))?;
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let handle = client.native_ptr();
     // SAFETY: `handle` is a live client for as long as `client` is borrowed. Each object that is made here is
@@ -25,8 +26,10 @@ pub(super) fn describe<C: ClientContext>(
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let options =
-            sys::rd_kafka_AdminOptions_new(handle, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options = sys::rd_kafka_AdminOptions_new(
+            handle,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
         let mut reason = [0; 256];
         sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, reason.as_mut_ptr(), reason.len());
         let queue = sys::rd_kafka_queue_new(handle);

@@ -25,7 +25,6 @@ impl IdGenerator {
     }
 
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "an endless draw is no iterator")]
     pub fn next(&self) -> u64 {
         let ms = self.clock.now_ms().saturating_sub(EPOCH_MS).min(MAX_MS);
         let random = rand::rng().random_range(0..1u64 << RANDOM_BITS);

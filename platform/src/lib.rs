@@ -13,7 +13,7 @@ pub mod lifecycle;
 pub mod mysql;
 pub mod redis;
 pub mod telemetry;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use crate::http::trace::trace_id;

@@ -76,7 +76,7 @@ impl Lifecycle {
             }
             match outcome {
                 Ok(Ok(())) if inner.stopping.is_cancelled() => {
-                    tracing::debug!(task = name, "background task ended")
+                    tracing::debug!(task = name, "background task ended");
                 }
                 Ok(Ok(())) => lifecycle.fail(name, "the task ended by itself".into()),
                 Ok(Err(error)) => lifecycle.fail(name, error),

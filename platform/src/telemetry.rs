@@ -43,7 +43,7 @@ pub(crate) struct Telemetry {
 
 /// The rendering end of the metrics.
 #[derive(Clone)]
-pub(crate) struct Metrics(PrometheusHandle);
+pub(crate) struct Metrics(pub(crate) PrometheusHandle);
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

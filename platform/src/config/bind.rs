@@ -1,6 +1,8 @@
 //! From a tree of values to a struct. Text becomes what the field wants (an environment variable is always text), and
 //! every problem is found: what is wrong is noted, taken out, and the rest is tried again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
 use serde::de::{
     self, DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
@@ -46,6 +48,7 @@ pub(super) fn fields<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
 
 /// Binds as much as can be bound; what can't is in `problems`, and stands at its default.
 pub(super) fn bind<T: DeserializeOwned>(tree: &mut Value, at: &str, problems: &mut Problems) -> Option<T> {
+    let mut removed = Removed::default();
     for _ in 0..MAX_PROBLEMS {
         let error = match serde_path_to_error::deserialize::<_, T>(Bound(tree)) {
             Ok(value) => return Some(value),
@@ -59,28 +62,50 @@ pub(super) fn bind<T: DeserializeOwned>(tree: &mut Value, at: &str, problems: &m
                 path.retain(|segment| !matches!(segment, Segment::Unknown));
                 path.push(Segment::Map { key: field.to_owned() });
             }
-            problems.add(&join(at, &path), "is no setting that is known here");
+            problems.add(&removed.join(at, &path), "is no setting that is known here");
         } else if let Some(field) =
             message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'))
         {
             let mut missing = path.clone();
             missing.push(Segment::Map { key: field.to_owned() });
-            problems.add(&join(at, &missing), "is missing");
+            let missing = removed.join(at, &missing);
+            // What was wrong was taken out, and is missing since.
+            if !problems
+                .iter()
+                .any(|line| line.strip_prefix(&missing).is_some_and(|rest| rest.starts_with(": ")))
+            {
+                problems.add(&missing, "is missing");
+            }
         } else {
-            problems.add(&join(at, &path), message);
+            problems.add(&removed.join(at, &path), message);
         }
-        if !remove(tree, &path) {
+        if !removed.remove(tree, at.to_owned(), &path) {
             return None;
         }
     }
     None
 }
 
-fn join(at: &str, path: &[Segment]) -> String {
-    let mut text = at.to_owned();
-    for segment in path {
+/// What was taken out of lists, so that the others are still called by the index that they have in the file.
+#[derive(Default)]
+struct Removed(BTreeMap<String, BTreeSet<usize>>);
+
+impl Removed {
+    fn original(&self, list: &str, index: usize) -> usize {
+        let before = self.0.get(list).into_iter().flatten();
+        before.fold(index, |index, removed| if *removed <= index { index + 1 } else { index })
+    }
+
+    fn join(&self, at: &str, path: &[Segment]) -> String {
+        path.iter().fold(at.to_owned(), |text, segment| self.step(text, segment))
+    }
+
+    fn step(&self, mut text: String, segment: &Segment) -> String {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => {
+                let index = self.original(&text, *index);
+                text.push_str(&format!("[{index}]"));
+            }
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 if !text.is_empty() {
                     text.push('.');
@@ -89,26 +114,30 @@ fn join(at: &str, path: &[Segment]) -> String {
             }
             Segment::Unknown => {}
         }
+        text
     }
-    text
-}
 
-/// Takes out what the path leads to, or the nearest list element or setting around it.
-fn remove(tree: &mut Value, path: &[Segment]) -> bool {
-    let [first, rest @ ..] = path else { return false };
-    match (first, tree) {
-        (Segment::Map { key } | Segment::Enum { variant: key }, Value::Object(map)) => match map.get_mut(key)
-        {
-            Some(inner) => remove(inner, rest) || map.remove(key).is_some(),
-            None => false,
-        },
-        (Segment::Seq { index }, Value::Array(list)) if *index < list.len() => {
-            if !remove(&mut list[*index], rest) {
-                list.remove(*index);
+    /// Takes out what the path leads to, or the nearest list element or setting around it.
+    fn remove(&mut self, tree: &mut Value, at: String, path: &[Segment]) -> bool {
+        let [first, rest @ ..] = path else { return false };
+        let inside = self.step(at.clone(), first);
+        match (first, tree) {
+            (Segment::Map { key } | Segment::Enum { variant: key }, Value::Object(map)) => {
+                match map.get_mut(key) {
+                    Some(inner) => self.remove(inner, inside, rest) || map.remove(key).is_some(),
+                    None => false,
+                }
             }
-            true
+            (Segment::Seq { index }, Value::Array(list)) if *index < list.len() => {
+                if !self.remove(&mut list[*index], inside, rest) {
+                    list.remove(*index);
+                    let original = self.original(&at, *index);
+                    self.0.entry(at).or_default().insert(original);
+                }
+                true
+            }
+            _ => false,
         }
-        _ => false,
     }
 }
 

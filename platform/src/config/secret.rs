@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Secret {
             type Value = Secret;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a secret text")
+                f.write_str("a string")
             }
 
             fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Secret, E> {

@@ -9,8 +9,10 @@ const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 /// Those of the serializer.
 pub fn serialize<T: Copy + TryInto<u64>, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     let bytes: u64 = (*value).try_into().unwrap_or(u64::MAX);
-    let (unit, factor) =
-        UNITS.into_iter().find(|(_, factor)| bytes >= *factor && bytes % factor == 0).unwrap_or(("B", 1));
+    let (unit, factor) = UNITS
+        .into_iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
+        .unwrap_or(("B", 1));
     serializer.collect_str(&format_args!("{}{unit}", bytes / factor))
 }
 

@@ -154,7 +154,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             }
             ErrorKind::ParseError { expected_type, .. }
             | ErrorKind::ParseErrorAtIndex { expected_type, .. } => {
-                Err(Problem::validation().field("path", format!("must be {}", plain(expected_type))))
+                let message = format!("must be {}", plain(expected_type));
+                Err(Problem::validation().field(only_parameter(parts, state).await, message))
             }
             ErrorKind::InvalidUtf8InPathParam { key } => {
                 Err(Problem::validation().field(key, "must be UTF-8"))
@@ -165,6 +166,16 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             ErrorKind::Message(message) => Err(Problem::validation().field("path", message)),
             _ => Err(Problem::internal(failed)),
         }
+    }
+}
+
+/// The name of the path's parameter, where there is one alone.
+async fn only_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> String {
+    let parameters = axum::extract::RawPathParams::from_request_parts(parts, state).await;
+    let mut names = parameters.iter().flatten().map(|(name, _)| name);
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.to_owned(),
+        _ => "path".to_owned(),
     }
 }
 

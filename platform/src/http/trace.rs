@@ -87,7 +87,7 @@ impl Trace {
     }
 
     /// Runs a function as part of this trace.
-    pub(crate) fn sync_scope<T>(self, f: impl FnOnce() -> T) -> T {
+    pub fn sync_scope<T>(self, f: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self, f)
     }
 

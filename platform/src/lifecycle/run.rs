@@ -43,7 +43,7 @@ where
     launch(
         service,
         instance,
-        profile,
+        &profile,
         async move { crate::config::load::<S>(service, &bootstrap).await },
         start,
     )
@@ -71,13 +71,13 @@ where
             Err(ConfigError::Invalid(problems))
         }
     };
-    launch(service, bootstrap.instance_of(service), bootstrap.profile, loaded, start)
+    launch(service, bootstrap.instance_of(service), &bootstrap.profile, loaded, start)
 }
 
 fn launch<S, F, Fut>(
     service: &'static str,
     instance: String,
-    profile: String,
+    profile: &str,
     load: impl Future<Output = Result<Loaded<S>, ConfigError>>,
     start: F,
 ) -> ExitCode
@@ -118,7 +118,7 @@ where
                 return ExitCode::from(FAILURE);
             }
         };
-        let outcome = live(service, instance, &profile, loaded, &telemetry, start).await;
+        let outcome = live(service, instance, profile, loaded, &telemetry, start).await;
         let code = match outcome {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::from(FAILURE),
@@ -205,21 +205,22 @@ where
     let address = server.as_ref().map_or(admin.address(), Server::address);
     tracing::info!(%address, admin = %admin.address(), "serving");
     let name = app.name.unwrap_or(service);
-    let registered = consul.as_ref().map(|consul| {
+    if let Some(consul) = &consul {
         consul.keep_registered(registration(name, &instance, address, admin.address()), &lifecycle);
-        consul
-    });
+    }
 
     stopping.cancelled().await;
     start_watchdog();
     tracing::info!("stopping");
     health.stopping();
-    if let Some(consul) = registered {
+    if let Some(consul) = &consul {
         match tokio::time::timeout(DEREGISTER_LIMIT, consul.deregister(&instance)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = %Causes(&error), "not deregistered"),
             Err(_) => tracing::warn!("not deregistered in time"),
         }
+    }
+    if server.is_some() {
         tokio::time::sleep(server_settings.drain_delay).await;
     }
     let settled = match server {

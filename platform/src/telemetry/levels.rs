@@ -22,7 +22,7 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    pub(super) fn new(directives: &str, handle: reload::Handle<EnvFilter, Registry>) -> Self {
+    pub(crate) fn new(directives: &str, handle: reload::Handle<EnvFilter, Registry>) -> Self {
         let parsed =
             directives.split(',').filter(|directive| !directive.trim().is_empty()).map(|directive| {
                 let (logger, level) = directive.split_once('=').unwrap_or((ROOT, directive));

@@ -190,13 +190,13 @@ impl Asked {
         let error = Causes(cause);
         match status {
             500 => {
-                tracing::error!(http.method = method, http.path = path, status, code, %error, "request failed")
+                tracing::error!(http.method = method, http.path = path, status, code, %error, "request failed");
             }
             501.. => {
-                tracing::warn!(http.method = method, http.path = path, status, code, %error, "request failed")
+                tracing::warn!(http.method = method, http.path = path, status, code, %error, "request failed");
             }
             _ => {
-                tracing::debug!(http.method = method, http.path = path, status, code, %error, "request refused")
+                tracing::debug!(http.method = method, http.path = path, status, code, %error, "request refused");
             }
         }
     }

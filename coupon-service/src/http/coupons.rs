@@ -128,8 +128,7 @@ async fn create(
             name: draft.name,
             issued: crate::coupon::Issued::default(),
         };
-        let location =
-            HeaderValue::from_str(&format!("/coupons/{id}")).map_err(|error| Problem::internal(error))?;
+        let location = HeaderValue::from_str(&format!("/coupons/{id}")).map_err(Problem::internal)?;
         let body = axum::Json(CouponView::new(coupon, now));
         return Ok((StatusCode::CREATED, [(LOCATION, location)], body).into_response());
     }

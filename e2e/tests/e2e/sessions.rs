@@ -46,24 +46,25 @@ async fn wrong_and_unknown_get_the_same_answer_after_the_same_time() {
     let user = users::customer(&client).await;
     let wrong = json!({"email": user.email, "password": secrets::password()});
     let unknown = json!({"email": users::email(), "password": secrets::password()});
-    let mut times = [Vec::new(), Vec::new()];
-    let mut details = Vec::new();
-    for _ in 0..9 {
+    // The shortest of several: a busy machine makes times longer, never shorter, so they draw near in the end.
+    let mut shortest = [Duration::MAX; 2];
+    let mut problems = Vec::new();
+    for round in 0..60 {
         for (index, body) in [&wrong, &unknown].into_iter().enumerate() {
             let answer = client.post(LOGIN, None, body).await;
             let mut problem = answer.problem(401, "BAD_CREDENTIALS");
             problem["traceId"] = json!(null);
-            details.push(problem);
-            times[index].push(answer.took);
+            problems.push(problem);
+            shortest[index] = shortest[index].min(answer.took);
+        }
+        let [wrong, unknown] = shortest;
+        if round >= 5 && unknown * 3 > wrong * 2 && wrong * 3 > unknown * 2 {
+            problems.dedup();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            return;
         }
     }
-    details.dedup();
-    assert_eq!(details.len(), 1, "{details:?}");
-    let [wrong, unknown] = times.map(|mut times: Vec<Duration>| {
-        times.sort();
-        times[4]
-    });
-    assert!(wrong < unknown * 2 && unknown < wrong * 2, "wrong {wrong:?}, unknown {unknown:?}");
+    panic!("wrong and unknown take {shortest:?}");
 }
 
 #[tokio::test]

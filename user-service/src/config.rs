@@ -1,0 +1,224 @@
+//! The service's settings. Invariant: what passed [`Settings::validate`] can start the service; every problem is
+//! reported at once, and none shows a secret.
+
+use std::time::Duration;
+
+use platform::config::{
+    AdminSettings, Common, ConsulSettings, IdentitySettings, MysqlSettings, Problems, Secret, ServerSettings,
+    Settings, TelemetrySettings,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::email::Email;
+use crate::keys::SigningKey;
+use crate::password;
+
+/// Issuer and audience of access tokens, as the gateway expects them by default.
+const ISSUER: &str = "firstcome";
+/// A token that leaks is useless after this, and a role that is taken away is gone after this.
+const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
+/// Two weeks without a visit end a login.
+const REFRESH_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Longer access tokens could not be called back.
+const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// At about 20 ms a hash and two cores this queue is worked off in 5 s, half of the default request timeout.
+const MAX_WAITING: usize = 512;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct UserSettings {
+    pub server: ServerSettings,
+    pub admin: AdminSettings,
+    pub consul: ConsulSettings,
+    pub telemetry: TelemetrySettings,
+    pub mysql: MysqlSettings,
+    pub identity: IdentitySettings,
+    pub token: TokenSettings,
+    pub password: PasswordSettings,
+    pub first_admin: FirstAdminSettings,
+}
+
+/// Access and refresh tokens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct TokenSettings {
+    pub issuer: String,
+    pub audience: String,
+    #[serde(with = "platform::config::duration")]
+    pub access_ttl: Duration,
+    #[serde(with = "platform::config::duration")]
+    pub refresh_ttl: Duration,
+    /// PKCS#8 PEM of the Ed25519 key that signs.
+    pub signing_key: Secret,
+    /// A second key that is published and not used: the coming one before a change of keys, the former one after.
+    pub next_key: Secret,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            issuer: ISSUER.to_owned(),
+            audience: ISSUER.to_owned(),
+            access_ttl: ACCESS_TTL,
+            refresh_ttl: REFRESH_TTL,
+            signing_key: Secret::default(),
+            next_key: Secret::default(),
+        }
+    }
+}
+
+/// The pool that hashes passwords.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct PasswordSettings {
+    /// Hashes at once, 19 MiB each; 0 is the number of cores.
+    pub parallelism: usize,
+    /// Requests that may wait for their turn; beyond that the answer is 503 at once.
+    pub max_waiting: usize,
+}
+
+impl Default for PasswordSettings {
+    fn default() -> Self {
+        Self { parallelism: 0, max_waiting: MAX_WAITING }
+    }
+}
+
+impl PasswordSettings {
+    /// `parallelism`, with 0 resolved.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        match self.parallelism {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            slots => slots,
+        }
+    }
+}
+
+/// The account that can make others administrators; created at start unless its address is in use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct FirstAdminSettings {
+    /// Empty: none is created.
+    pub email: String,
+    pub password: Secret,
+}
+
+impl Settings for UserSettings {
+    fn common(&self) -> Common<'_> {
+        Common { server: &self.server, admin: &self.admin, consul: &self.consul, telemetry: &self.telemetry }
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.mysql.validate(problems);
+        self.identity.validate(problems);
+        self.token.validate(problems);
+        self.first_admin.validate(problems);
+    }
+}
+
+impl TokenSettings {
+    fn validate(&self, problems: &mut Problems) {
+        if self.issuer.is_empty() {
+            problems.add("token.issuer", "must not be empty");
+        }
+        if self.audience.is_empty() {
+            problems.add("token.audience", "must not be empty");
+        }
+        if self.access_ttl < Duration::from_secs(1) || self.access_ttl > MAX_ACCESS_TTL {
+            problems.add("token.access-ttl", "must be between 1s and 24h");
+        }
+        if self.refresh_ttl <= self.access_ttl {
+            problems.add("token.refresh-ttl", "must be longer than token.access-ttl");
+        }
+        if self.signing_key.is_empty() {
+            problems.add(
+                "token.signing-key",
+                "is missing: give token.signing-key-file, a PEM made with `openssl genpkey -algorithm ED25519`",
+            );
+        } else if let Err(error) = SigningKey::from_pem(&self.signing_key) {
+            problems.add("token.signing-key", error);
+        }
+        if !self.next_key.is_empty()
+            && let Err(error) = SigningKey::from_pem(&self.next_key)
+        {
+            problems.add("token.next-key", error);
+        }
+    }
+}
+
+impl FirstAdminSettings {
+    fn validate(&self, problems: &mut Problems) {
+        if self.email.is_empty() {
+            return;
+        }
+        if let Err(error) = Email::parse(&self.email) {
+            problems.add("first-admin.email", error.english());
+        }
+        let length = self.password.expose().chars().count();
+        if !(password::MIN_LENGTH..=password::MAX_LENGTH).contains(&length) {
+            problems.add(
+                "first-admin.password",
+                format_args!("must have {} to {} characters", password::MIN_LENGTH, password::MAX_LENGTH),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::tests::RFC_8037_KEY;
+
+    fn problems(change: impl FnOnce(&mut UserSettings)) -> Vec<String> {
+        let mut settings = UserSettings::default();
+        settings.mysql.database = "firstcome_users".to_owned();
+        settings.identity.secret = Secret::from("a secret of at least thirty-two bytes");
+        settings.token.signing_key = Secret::from(RFC_8037_KEY);
+        change(&mut settings);
+        let mut problems = Problems::default();
+        settings.validate(&mut problems);
+        problems.iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_defaults_need_only_their_secrets() {
+        assert_eq!(problems(|_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_and_none_shows_a_secret() {
+        let found = problems(|settings| {
+            settings.token.issuer.clear();
+            settings.token.access_ttl = Duration::from_secs(100_000);
+            settings.token.refresh_ttl = Duration::from_secs(5);
+            settings.token.signing_key = Secret::from("-----BEGIN PRIVATE KEY-----hidden-1");
+            settings.token.next_key = Secret::from("hidden-2");
+            settings.first_admin.email = "kim".to_owned();
+            settings.first_admin.password = Secret::from("hidden");
+        });
+        let text = found.join("\n");
+        assert!(!text.contains("hidden"), "{text}");
+        let paths: Vec<_> = found.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(
+            paths,
+            [
+                "token.issuer",
+                "token.access-ttl",
+                "token.refresh-ttl",
+                "token.signing-key",
+                "token.next-key",
+                "first-admin.email",
+                "first-admin.password",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_settings_show_no_secret() {
+        let mut settings = UserSettings::default();
+        settings.token.signing_key = Secret::from(RFC_8037_KEY);
+        settings.first_admin.password = Secret::from("hidden-1");
+        let shown = format!("{settings:?}{}", serde_json::to_string(&settings).unwrap());
+        assert!(!shown.contains("hidden-1") && !shown.contains("PRIVATE"), "{shown}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Every way in which a request can fail, and the one place where that becomes a status, a code and a text.
+
+use axum::response::{IntoResponse, Response};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
+use platform::http::problem::Problem;
+
+use crate::email::EmailError;
+use crate::password::{self, PasswordError};
+use crate::token::TokenError;
+
+/// RFC 9110 wants a challenge with every 401.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{} invalid fields", .0.len())]
+    Invalid(Vec<FieldError>),
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    #[error("unknown account or wrong password")]
+    BadCredentials,
+    #[error("the refresh token can't be used")]
+    BadRefreshToken,
+    #[error("the account is gone")]
+    NoSuchUser,
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("no unused id found")]
+    Ids,
+}
+
+/// A field that breaks its rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldError {
+    Email(EmailError),
+    /// With the length that was given, in characters.
+    PasswordTooShort(usize),
+    PasswordTooLong(usize),
+}
+
+impl FieldError {
+    fn field(&self) -> &'static str {
+        match self {
+            Self::Email(_) => "email",
+            Self::PasswordTooShort(_) | Self::PasswordTooLong(_) => "password",
+        }
+    }
+
+    fn english(&self) -> String {
+        let (min, max) = (password::MIN_LENGTH, password::MAX_LENGTH);
+        match self {
+            Self::Email(error) => error.english(),
+            Self::PasswordTooShort(length) => {
+                format!("must have {min} to {max} characters, this one has {length}; use a longer password")
+            }
+            Self::PasswordTooLong(length) => {
+                format!("must have {min} to {max} characters, this one has {length}; use a shorter password")
+            }
+        }
+    }
+
+    fn korean(&self) -> String {
+        let (min, max) = (password::MIN_LENGTH, password::MAX_LENGTH);
+        match self {
+            Self::Email(error) => error.korean(),
+            Self::PasswordTooShort(length) => {
+                format!(
+                    "비밀번호는 {min}자 이상 {max}자 이하입니다(입력: {length}자). 더 긴 비밀번호를 사용하세요."
+                )
+            }
+            Self::PasswordTooLong(length) => {
+                format!(
+                    "비밀번호는 {min}자 이상 {max}자 이하입니다(입력: {length}자). 더 짧은 비밀번호를 사용하세요."
+                )
+            }
+        }
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Invalid(fields) => {
+                let english: Vec<_> =
+                    fields.iter().map(|field| format!("{} {}.", field.field(), field.english())).collect();
+                let korean: Vec<_> = fields.iter().map(FieldError::korean).collect();
+                let problem = Problem::new(StatusCode::BAD_REQUEST, "VALIDATION_FAILED", english.join(" "))
+                    .korean(korean.join(" "));
+                fields.iter().fold(problem, |problem, field| problem.field(field.field(), field.english()))
+            }
+            ApiError::EmailTaken => Problem::new(
+                StatusCode::CONFLICT,
+                "EMAIL_TAKEN",
+                "An account with this e-mail address exists. Log in, or sign up with another address.",
+            )
+            .korean("이미 가입된 이메일입니다. 로그인하거나 다른 이메일로 가입하세요."),
+            ApiError::BadCredentials => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "BAD_CREDENTIALS",
+                "The e-mail address or the password is wrong.",
+            )
+            .korean("이메일 또는 비밀번호가 올바르지 않습니다.")
+            .header(WWW_AUTHENTICATE, BEARER),
+            ApiError::BadRefreshToken => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHENTICATED",
+                "The refresh token is unknown, expired, used or revoked. Log in again.",
+            )
+            .korean("리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하세요.")
+            .header(WWW_AUTHENTICATE, BEARER),
+            ApiError::NoSuchUser => Problem::new(
+                StatusCode::NOT_FOUND,
+                "NOT_FOUND",
+                "The account of this token does not exist. Log in with another account.",
+            )
+            .korean("이 토큰의 계정이 존재하지 않습니다. 다른 계정으로 로그인하세요."),
+            ApiError::Password(PasswordError::Overloaded) => Problem::overloaded(),
+            ApiError::Password(error) => Problem::internal(error),
+            ApiError::Token(error) => Problem::internal(error),
+            // A full or broken pool passes, a failed statement does not: only the first is worth a retry.
+            ApiError::Database(
+                error @ (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)),
+            ) => Problem::overloaded().source(error),
+            ApiError::Database(error) => Problem::internal(error),
+            ApiError::Ids => Problem::internal(ApiError::Ids),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

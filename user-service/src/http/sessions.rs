@@ -1,0 +1,165 @@
+//! Logins: a password for a pair of tokens, and a refresh token for the next pair.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CACHE_CONTROL;
+use platform::config::Secret;
+use platform::http::extract::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::ProblemBody;
+use crate::app::AppState;
+use crate::email::Email;
+use crate::error::ApiError;
+use crate::store::refresh::{self, Rotation};
+use crate::store::{self, Role};
+use crate::token::{TokenError, TokenHash, refresh_token};
+
+/// An account's address and password. They are compared, not validated: whatever could never have signed up is
+/// answered like any other wrong login.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Login {
+    #[schema(example = "kim@example.com", format = "email")]
+    email: String,
+    #[schema(value_type = String, format = Password, example = "correct horse")]
+    password: Secret,
+}
+
+/// The refresh token of the last answer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refresh {
+    #[schema(value_type = String, format = Password, example = "fcr_hN5W4Qm1vI4oGJvqT7a1mB0m2Q0f3m0WbqkTrhzW7cE")]
+    refresh_token: Secret,
+}
+
+/// A pair of tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoggedIn {
+    token: TokenPair,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenPair {
+    #[schema(example = "Bearer")]
+    grant_type: String,
+    /// A JWT for the `Authorization` header.
+    access_token: String,
+    /// Seconds for which the access token holds.
+    #[schema(example = 900)]
+    expires_in: u64,
+    /// Works once, at `POST /users/token/refresh`.
+    refresh_token: String,
+}
+
+impl std::fmt::Debug for TokenPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenPair").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// Log in.
+///
+/// A wrong password and an unknown address get the same answer after the same time.
+#[utoipa::path(
+    post,
+    path = "/users/login",
+    tag = "sessions",
+    request_body = Login,
+    responses(
+        (status = 200, description = "A pair of tokens", body = LoggedIn),
+        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "BAD_CREDENTIALS", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn login(State(state): State<AppState>, Json(request): Json<Login>) -> Result<Response, ApiError> {
+    let account = match Email::parse(&request.email) {
+        Ok(email) => store::credentials(&state.pool, &email).await?,
+        Err(_) => None,
+    };
+    let (user, hash) = account.map(|account| (account.user, account.password_hash)).unzip();
+    let right = state.passwords.verify(hash, request.password).await?;
+    let Some(user) = user.filter(|_| right) else {
+        metrics::counter!("user_logins_total", "outcome" => "refused").increment(1);
+        return Err(ApiError::BadCredentials);
+    };
+
+    let roles = store::roles(&state.pool, user).await?;
+    let sid = Uuid::new_v4();
+    let (token, hash) = refresh_token().map_err(TokenError::from)?;
+    let (now, expires) = (state.clock.now_ms(), state.tokens.refresh_expiry_ms());
+    refresh::open_family(&state.pool, sid, user, hash, now, expires).await?;
+    metrics::counter!("user_logins_total", "outcome" => "accepted").increment(1);
+    tracing::info!(user.id = user, session.id = %sid.simple(), "logged in");
+    answer(&state, user, &roles, sid, &token)
+}
+
+/// Trade a refresh token for a new pair.
+///
+/// A refresh token works once. Presenting a used one again ends the whole login it came from, because one of its two
+/// holders is a thief. Roles are read anew.
+#[utoipa::path(
+    post,
+    path = "/users/token/refresh",
+    tag = "sessions",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "A new pair of tokens", body = LoggedIn),
+        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "UNAUTHENTICATED: unknown, expired, used or revoked", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    Json(request): Json<Refresh>,
+) -> Result<Response, ApiError> {
+    let presented = TokenHash::of(&request.refresh_token);
+    let (fresh, hash) = refresh_token().map_err(TokenError::from)?;
+    let (now, expires) = (state.clock.now_ms(), state.tokens.refresh_expiry_ms());
+    let rotation = refresh::rotate(&state.pool, presented, hash, now, expires).await?;
+    metrics::counter!("user_refreshes_total", "outcome" => outcome(&rotation)).increment(1);
+    match rotation {
+        Rotation::Rotated { user, sid, roles } => answer(&state, user, &roles, sid, &fresh),
+        Rotation::Reused { user, sid } => {
+            tracing::warn!(user.id = user, session.id = %sid.simple(), "used refresh token presented: login revoked");
+            Err(ApiError::BadRefreshToken)
+        }
+        Rotation::Unknown | Rotation::Expired | Rotation::Revoked => Err(ApiError::BadRefreshToken),
+    }
+}
+
+fn outcome(rotation: &Rotation) -> &'static str {
+    match rotation {
+        Rotation::Rotated { .. } => "rotated",
+        Rotation::Reused { .. } => "reused",
+        Rotation::Unknown => "unknown",
+        Rotation::Expired => "expired",
+        Rotation::Revoked => "revoked",
+    }
+}
+
+fn answer(
+    state: &AppState,
+    user: u64,
+    roles: &[Role],
+    sid: Uuid,
+    refresh_token: &Secret,
+) -> Result<Response, ApiError> {
+    let token = TokenPair {
+        grant_type: "Bearer".to_owned(),
+        access_token: state.tokens.access(user, roles, sid)?,
+        expires_in: state.tokens.expires_in(),
+        refresh_token: refresh_token.expose().to_owned(),
+    };
+    // RFC 6749, 5.1: answers with tokens must not be kept by caches.
+    Ok(([(CACHE_CONTROL, "no-store")], Json(LoggedIn { token })).into_response())
+}

@@ -1,0 +1,131 @@
+//! Accounts: signing up, and looking at one's own.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use platform::clock::rfc3339;
+use platform::config::Secret;
+use platform::http::extract::Json;
+use platform::identity::Caller;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ProblemBody;
+use crate::app::AppState;
+use crate::email::Email;
+use crate::error::{ApiError, FieldError};
+use crate::password;
+use crate::store::{self, Inserted, Role, timestamp};
+
+/// Ids have 12 random bits a millisecond: five draws in a row that are all taken mean that something else is wrong.
+pub(crate) const ID_DRAWS: usize = 5;
+
+/// What it takes to sign up.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct SignUp {
+    /// Surrounding white space and case do not count.
+    #[schema(example = "kim@example.com", max_length = 254, format = "email")]
+    email: String,
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 128, example = "correct horse")]
+    password: Secret,
+}
+
+/// The new account.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedUp {
+    #[schema(example = 249_347_072_000_123_u64)]
+    user_id: u64,
+    /// As it was normalised.
+    #[schema(example = "kim@example.com")]
+    email: String,
+}
+
+/// The caller's account.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    #[schema(example = 249_347_072_000_123_u64)]
+    user_id: u64,
+    #[schema(example = "kim@example.com")]
+    email: String,
+    roles: Vec<Role>,
+    #[schema(format = DateTime, example = "2026-11-21T10:00:00.000Z")]
+    created_at: String,
+}
+
+/// Checks both fields, so that the caller learns of all problems at once.
+fn validate(request: &SignUp) -> Result<Email, ApiError> {
+    let mut invalid = Vec::new();
+    let email = Email::parse(&request.email).map_err(|error| invalid.push(FieldError::Email(error)));
+    let length = request.password.expose().chars().count();
+    if length < password::MIN_LENGTH {
+        invalid.push(FieldError::PasswordTooShort(length));
+    } else if length > password::MAX_LENGTH {
+        invalid.push(FieldError::PasswordTooLong(length));
+    }
+    match email {
+        Ok(email) if invalid.is_empty() => Ok(email),
+        _ => Err(ApiError::Invalid(invalid)),
+    }
+}
+
+/// Sign up.
+///
+/// One account per e-mail address. The password has 8 to 128 characters.
+#[utoipa::path(
+    post,
+    path = "/users/sign-up",
+    tag = "users",
+    request_body = SignUp,
+    responses(
+        (status = 201, description = "The account exists", body = SignedUp),
+        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "EMAIL_TAKEN", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn sign_up(
+    State(state): State<AppState>,
+    Json(request): Json<SignUp>,
+) -> Result<Response, ApiError> {
+    let email = validate(&request)?;
+    let hash = state.passwords.hash(request.password).await?;
+    let now = timestamp(state.clock.now_ms());
+    for _ in 0..ID_DRAWS {
+        let id = state.ids.next();
+        match store::insert_user(&state.pool, id, &email, &hash, now).await? {
+            Inserted::Created => {
+                metrics::counter!("user_sign_ups_total").increment(1);
+                tracing::info!(user.id = id, "signed up");
+                let body = SignedUp { user_id: id, email: email.to_string() };
+                return Ok((StatusCode::CREATED, Json(body)).into_response());
+            }
+            Inserted::EmailTaken => return Err(ApiError::EmailTaken),
+            Inserted::IdTaken => {}
+        }
+    }
+    Err(ApiError::Ids)
+}
+
+/// My account.
+#[utoipa::path(
+    get,
+    path = "/users/me",
+    tag = "users",
+    security(("accessToken" = [])),
+    responses(
+        (status = 200, description = "The caller's account", body = Me),
+        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "NOT_FOUND: the account no longer exists", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn me(State(state): State<AppState>, Caller(identity): Caller) -> Result<Response, ApiError> {
+    let user = store::user(&state.pool, identity.user).await?.ok_or(ApiError::NoSuchUser)?;
+    let roles = store::roles(&state.pool, user.id).await?;
+    let body = Me { user_id: user.id, email: user.email, roles, created_at: rfc3339(user.created_ms) };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}

@@ -1,0 +1,174 @@
+//! Password hashing. Invariants: at most `parallelism` hashes run at once, off the async threads; a check costs one
+//! Argon2id run whether the account exists or not, so that the time to the answer tells nothing.
+
+use std::sync::Arc;
+
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use platform::config::Secret;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Shortest and longest password, in characters.
+pub const MIN_LENGTH: usize = 8;
+pub const MAX_LENGTH: usize = 128;
+
+/// Argon2id with 19 MiB, two passes and one lane: OWASP's first recommendation.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// So many hashes wait already that this one would be answered too late.
+    #[error("too many password hashes are waiting")]
+    Overloaded,
+    #[error("password hashing failed: {0}")]
+    Hash(#[from] argon2::password_hash::Error),
+    #[error("no randomness for a salt")]
+    Randomness(#[from] aws_lc_rs::error::Unspecified),
+    #[error("the hashing task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The bounded pool that hashes and checks passwords.
+#[derive(Clone, Debug)]
+pub struct Passwords {
+    slots: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    /// The hash of a password that nobody knows: what an unknown account is checked against.
+    dummy: Arc<str>,
+}
+
+impl Passwords {
+    /// `parallelism` hashes at once (19 MiB each), `max_waiting` more in the queue. Runs Argon2 once.
+    pub fn new(parallelism: usize, max_waiting: usize) -> Result<Self, PasswordError> {
+        let mut nobody_knows = [0; 32];
+        aws_lc_rs::rand::fill(&mut nobody_knows)?;
+        Ok(Self {
+            slots: Arc::new(Semaphore::new(parallelism)),
+            queue: Arc::new(Semaphore::new(parallelism + max_waiting)),
+            dummy: hash_blocking(&nobody_knows)?.into(),
+        })
+    }
+
+    /// The PHC string to store for a new password.
+    pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
+        let turn = self.turn().await?;
+        tokio::task::spawn_blocking(move || {
+            let hash = hash_blocking(password.expose().as_bytes());
+            drop(turn);
+            hash
+        })
+        .await?
+    }
+
+    /// Whether `password` is the one behind `stored`; `None` (no such account) costs the same and is never right.
+    pub async fn verify(&self, stored: Option<String>, password: Secret) -> Result<bool, PasswordError> {
+        let turn = self.turn().await?;
+        let dummy = Arc::clone(&self.dummy);
+        tokio::task::spawn_blocking(move || {
+            let phc = stored.as_deref().unwrap_or(&dummy);
+            let checked = verify_blocking(phc, password.expose().as_bytes());
+            drop(turn);
+            Ok(checked? && stored.is_some())
+        })
+        .await?
+    }
+
+    /// Waits for a slot. The permits move into the blocking task: a client that goes away while its hash runs does
+    /// not make room for one more.
+    async fn turn(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), PasswordError> {
+        let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Overloaded)?;
+        // The semaphores are never closed, so this waits and can't fail.
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
+        Ok((place, slot))
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>, PasswordError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(argon2::password_hash::Error::from)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash_blocking(password: &[u8]) -> Result<String, PasswordError> {
+    let mut salt = [0; 16];
+    aws_lc_rs::rand::fill(&mut salt)?;
+    let salt = SaltString::encode_b64(&salt)?;
+    Ok(argon2()?.hash_password(password, &salt)?.to_string())
+}
+
+/// The parameters are those of the stored hash, so hashes outlive a change of the constants above.
+fn verify_blocking(phc: &str, password: &[u8]) -> Result<bool, PasswordError> {
+    match argon2()?.verify_password(password, &PasswordHash::new(phc)?) {
+        Ok(()) => Ok(true),
+        Err(argon2::password_hash::Error::Password) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::from(text)
+    }
+
+    #[tokio::test]
+    async fn the_right_password_is_right_and_any_other_is_wrong() {
+        let passwords = Passwords::new(1, 8).unwrap();
+        let stored = passwords.hash(secret("correct horse")).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(passwords.verify(Some(stored.clone()), secret("correct horse")).await.unwrap());
+        assert!(!passwords.verify(Some(stored.clone()), secret("correct horsf")).await.unwrap());
+        assert!(!passwords.verify(None, secret("correct horse")).await.unwrap());
+        assert_ne!(
+            stored,
+            passwords.hash(secret("correct horse")).await.unwrap(),
+            "every hash has its own salt"
+        );
+    }
+
+    /// Guard: with an early `false` for unknown accounts the second time is near zero.
+    #[tokio::test]
+    async fn an_unknown_account_costs_as_much_as_a_known_one() {
+        let passwords = Passwords::new(1, 8).unwrap();
+        let stored = passwords.hash(secret("correct horse")).await.unwrap();
+        // The shortest of several: a busy machine makes times longer, never shorter, so they draw near in the end.
+        let mut shortest = [std::time::Duration::MAX; 2];
+        for _ in 0..60 {
+            for (index, account) in [Some(stored.clone()), None].into_iter().enumerate() {
+                let begin = std::time::Instant::now();
+                assert!(!passwords.verify(account, secret("wrong horse")).await.unwrap());
+                shortest[index] = shortest[index].min(begin.elapsed());
+            }
+            let [known, unknown] = shortest;
+            if unknown * 3 > known * 2 && known * 3 > unknown * 2 {
+                return;
+            }
+        }
+        panic!("known and unknown take {shortest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let passwords = Passwords::new(1, 0).unwrap();
+        let running = passwords.turn().await.unwrap();
+        assert!(matches!(passwords.hash(secret("correct horse")).await, Err(PasswordError::Overloaded)));
+        drop(running);
+        assert!(passwords.hash(secret("correct horse")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_went_away_keeps_its_slot_until_the_hash_is_done() {
+        let passwords = Passwords::new(1, 0).unwrap();
+        {
+            let hash = passwords.hash(secret("correct horse"));
+            let gone = tokio::time::timeout(std::time::Duration::from_millis(1), hash).await;
+            assert!(gone.is_err(), "Argon2 takes longer than a millisecond");
+        }
+        assert_eq!(passwords.slots.available_permits(), 0);
+        let _slot = passwords.slots.acquire().await.unwrap();
+        assert_eq!(passwords.slots.available_permits(), 0);
+    }
+}

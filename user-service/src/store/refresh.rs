@@ -1,0 +1,144 @@
+//! Refresh tokens and their families. Invariant: every change of a family happens under its row lock, so of two
+//! requests with one token exactly one rotates it and the other is seen as reuse.
+
+use sqlx::{MySqlConnection, MySqlPool};
+use uuid::Uuid;
+
+use super::{Role, roles, timestamp};
+use crate::token::TokenHash;
+
+/// What became of an attempt to rotate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    Rotated {
+        user: u64,
+        sid: Uuid,
+        roles: Vec<Role>,
+    },
+    /// Never issued, or expired so long ago that it was swept.
+    Unknown,
+    Expired,
+    /// Its family had been revoked before.
+    Revoked,
+    /// It had been used before; its family is revoked now.
+    Reused {
+        user: u64,
+        sid: Uuid,
+    },
+}
+
+/// Begins a family, at a login, with its first token.
+pub async fn open_family(
+    pool: &MySqlPool,
+    sid: Uuid,
+    user: u64,
+    token: TokenHash,
+    now_ms: u64,
+    expires_ms: u64,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("INSERT INTO refresh_families (sid, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
+        .bind(sid.as_bytes().as_slice())
+        .bind(user)
+        .bind(timestamp(now_ms))
+        .bind(timestamp(expires_ms))
+        .execute(&mut *transaction)
+        .await?;
+    insert_token(&mut transaction, sid, token, now_ms, expires_ms).await?;
+    transaction.commit().await
+}
+
+/// Spends `presented` and puts `fresh` in its place, or says why not.
+pub async fn rotate(
+    pool: &MySqlPool,
+    presented: TokenHash,
+    fresh: TokenHash,
+    now_ms: u64,
+    expires_ms: u64,
+) -> Result<Rotation, sqlx::Error> {
+    // A token never changes its family, so this may be read before the lock.
+    let family: Option<(Vec<u8>,)> = sqlx::query_as("SELECT sid FROM refresh_tokens WHERE token_hash = ?")
+        .bind(presented.0.as_slice())
+        .fetch_optional(pool)
+        .await?;
+    let Some((sid_bytes,)) = family else { return Ok(Rotation::Unknown) };
+    let sid = Uuid::from_slice(&sid_bytes).map_err(|error| sqlx::Error::Decode(error.into()))?;
+
+    let mut transaction = pool.begin().await?;
+    let locked: Option<(u64, bool)> = sqlx::query_as(
+        "SELECT user_id, revoked_at IS NOT NULL FROM refresh_families WHERE sid = ? FOR UPDATE",
+    )
+    .bind(&sid_bytes)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some((user, revoked)) = locked else { return Ok(Rotation::Unknown) };
+    // FOR UPDATE here as well: a plain read would show the snapshot from before the lock was granted.
+    let token: Option<(bool, bool)> = sqlx::query_as(
+        "SELECT used_at IS NOT NULL, expires_at <= ? FROM refresh_tokens WHERE token_hash = ? FOR UPDATE",
+    )
+    .bind(timestamp(now_ms))
+    .bind(presented.0.as_slice())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some((used, expired)) = token else { return Ok(Rotation::Unknown) };
+    if revoked {
+        return Ok(Rotation::Revoked);
+    }
+    if expired {
+        return Ok(Rotation::Expired);
+    }
+    if used {
+        sqlx::query("UPDATE refresh_families SET revoked_at = ? WHERE sid = ?")
+            .bind(timestamp(now_ms))
+            .bind(&sid_bytes)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        return Ok(Rotation::Reused { user, sid });
+    }
+    sqlx::query("UPDATE refresh_tokens SET used_at = ? WHERE token_hash = ?")
+        .bind(timestamp(now_ms))
+        .bind(presented.0.as_slice())
+        .execute(&mut *transaction)
+        .await?;
+    insert_token(&mut transaction, sid, fresh, now_ms, expires_ms).await?;
+    sqlx::query("UPDATE refresh_families SET expires_at = ? WHERE sid = ?")
+        .bind(timestamp(expires_ms))
+        .bind(&sid_bytes)
+        .execute(&mut *transaction)
+        .await?;
+    // Read before the commit, so that a failure leaves the presented token usable.
+    let roles = roles(&mut *transaction, user).await?;
+    transaction.commit().await?;
+    Ok(Rotation::Rotated { user, sid, roles })
+}
+
+async fn insert_token(
+    connection: &mut MySqlConnection,
+    sid: Uuid,
+    token: TokenHash,
+    now_ms: u64,
+    expires_ms: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO refresh_tokens (token_hash, sid, issued_at, expires_at) VALUES (?, ?, ?, ?)")
+        .bind(token.0.as_slice())
+        .bind(sid.as_bytes().as_slice())
+        .bind(timestamp(now_ms))
+        .bind(timestamp(expires_ms))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Deletes up to `limit` expired families and tokens each; returns how many rows went.
+pub async fn sweep(pool: &MySqlPool, now_ms: u64, limit: u32) -> Result<u64, sqlx::Error> {
+    let mut gone = 0;
+    for statement in [
+        "DELETE FROM refresh_tokens WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
+        "DELETE FROM refresh_families WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
+    ] {
+        let result = sqlx::query(statement).bind(timestamp(now_ms)).bind(limit).execute(pool).await?;
+        gone += result.rows_affected();
+    }
+    Ok(gone)
+}

@@ -1,0 +1,9 @@
+//! The service on a real MySQL or MariaDB, each test in a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "these are tests, helpers included")]
+
+mod accounts;
+mod first_admin;
+mod harness;
+mod logs;
+mod rotation;

@@ -141,6 +141,7 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> R
 }
 
 /// What came through all steps.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and lives for a moment")]
 enum Passed {
     Answered(Answer, Permit),
     Noop,

@@ -55,7 +55,8 @@ impl Discovery {
     pub fn address(&self, host: &str, port: u16) -> Arc<Balancer> {
         let mut balancers = self.balancers.lock();
         Arc::clone(balancers.entry(format!("{host}:{port}")).or_insert_with(|| {
-            let address = match host.parse() {
+            // IPv6 addresses come in brackets.
+            let address = match host.trim_matches(['[', ']']).parse() {
                 Ok(ip) => Address::Socket(std::net::SocketAddr::new(ip, port)),
                 Err(_) => Address::Name(host.to_owned(), port),
             };

@@ -49,7 +49,6 @@ pub struct Attempts {
     pub count: u32,
 }
 
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and lives for a moment")]
 enum Sent {
     Answered(Response<Incoming>, Lease),
     /// Not a byte was written.

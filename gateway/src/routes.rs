@@ -236,10 +236,16 @@ fn is_service_name(name: &str) -> bool {
 fn parse_authority(text: &str) -> Option<(String, u16)> {
     const HTTP_PORT: u16 = 80;
     let authority: http::uri::Authority = text.parse().ok()?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
+    let host = authority.host();
+    if host.is_empty() || text.contains('@') {
         return None;
     }
-    Some((authority.host().to_owned(), authority.port_u16().unwrap_or(HTTP_PORT)))
+    // Not `authority.port()`, which takes a port that is too large for none.
+    let port = match text.strip_prefix(host)?.strip_prefix(':') {
+        Some(port) => port.parse().ok()?,
+        None => HTTP_PORT,
+    };
+    Some((host.to_owned(), port))
 }
 
 /// The settings' view on one route, for `validate`: every problem with the path of its setting.

@@ -240,15 +240,13 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    pub(super) broken: bool,
 }
 
 impl Answer {
     pub(super) async fn read(response: Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await;
-        let broken = body.is_err();
-        Self { status: parts.status, headers: parts.headers, body: body.unwrap_or_default(), broken }
+        Self { status: parts.status, headers: parts.headers, body: body.unwrap() }
     }
 
     pub(super) fn json(&self) -> Value {

@@ -7,7 +7,15 @@ use clap::Parser as _;
 use config_server::config::{Arguments, BAD_SETTINGS};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors.
+            let code = if error.use_stderr() { BAD_SETTINGS } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
     match arguments.settings() {
         Ok(settings) => platform::lifecycle::run_with_settings(
             config_server::SERVICE,

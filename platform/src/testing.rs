@@ -68,16 +68,18 @@ impl Servers {
         })
     }
 
-    /// Settings for a database; give each test its own by [`unique_name`].
+    /// Settings for a database; give each test its own by [`unique_name`]. It is called `test_{name}`, because the
+    /// tests' user may make no others.
     #[must_use]
-    pub fn mysql(&self, database: &str) -> MysqlSettings {
+    pub fn mysql(&self, name: &str) -> MysqlSettings {
+        let name = name.strip_prefix("test_").unwrap_or(name);
         let Mysql { host, port, username, password } = self.mysql.clone();
         MysqlSettings {
             host,
             port,
             username,
             password: Secret::new(password),
-            database: database.to_owned(),
+            database: format!("test_{name}"),
             ..MysqlSettings::default()
         }
     }

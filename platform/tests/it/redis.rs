@@ -78,25 +78,28 @@ async fn one_sentinel_that_answers_is_enough_and_a_wrong_password_connects_nobod
 struct Cluster {
     folder: tempfile::TempDir,
     program: PathBuf,
-    libraries: Option<String>,
+    libraries: String,
     nodes: Vec<(u16, Child)>,
     sentinels: Vec<(u16, Child)>,
 }
 
 impl Cluster {
     async fn start() -> Self {
-        // The program that the run's Redis is, with the libraries that it was given.
+        // The program that the run's Redis is.
         let lifecycle = Lifecycle::new();
         let redis = Redis::connect(Servers::get().redis(), &lifecycle, &[]);
         let mut conn = connected(&redis, 0).await.conn;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await.unwrap();
         let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned();
         lifecycle.stop_background(Duration::from_secs(1)).await;
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-        let libraries = String::from_utf8_lossy(&environment)
-            .split('\0')
-            .find_map(|variable| variable.strip_prefix("LD_LIBRARY_PATH=").map(str::to_owned));
+        // An unpacked one has its libraries next to it; its own environment is gone, as Redis writes its title there.
+        let programs = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap().parent().unwrap().to_owned();
+        let libraries: Vec<String> = std::fs::read_dir(programs.join("../lib"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().display().to_string())
+            .filter(|folder| folder.ends_with("-linux-gnu"))
+            .collect();
+        let (program, libraries) = (programs.join("redis-server"), libraries.join(":"));
         let folder = tempfile::tempdir().unwrap();
         let mut cluster = Self { folder, program, libraries, nodes: Vec::new(), sentinels: Vec::new() };
         let master = free_address().port();
@@ -129,9 +132,7 @@ impl Cluster {
         std::fs::write(&file, common + config).unwrap();
         let mut command = Command::new(&self.program);
         command.arg(file).args(sentinel.then_some("--sentinel")).stdout(Stdio::null());
-        if let Some(libraries) = &self.libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
-        }
+        command.env("LD_LIBRARY_PATH", &self.libraries);
         command.spawn().unwrap()
     }
 

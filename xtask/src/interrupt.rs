@@ -130,7 +130,7 @@ impl Interrupt {
         let status = tool.child.wait()?;
         self.check()?;
         if !status.success() {
-            bail!("{name} failed ({status}): {}", tail(&format!("{stdout}\n{stderr}"), 5));
+            bail!("{name} failed ({status}): {}", gist(&format!("{stdout}\n{stderr}")));
         }
         Ok(stdout)
     }
@@ -178,8 +178,44 @@ impl Drop for Tool {
     }
 }
 
+/// The first lines that speak of an error, or else the last ones.
+fn gist(text: &str) -> String {
+    let telling = |line: &&str| {
+        let line = line.to_lowercase();
+        line.contains("error") || line.starts_with("e: ") || line.starts_with("fatal")
+    };
+    let lines: Vec<&str> = text.lines().filter(telling).take(3).collect();
+    if lines.is_empty() { tail(text, 5) } else { lines.join("\n") }
+}
+
 /// The last lines that are not blank.
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let lines_of_text: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines_of_text[lines_of_text.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gist_of_an_output() {
+        assert_eq!(gist("a\nE: no package x\nb\n"), "E: no package x");
+        assert_eq!(gist("a\n\nb\n"), "a\nb");
+    }
+
+    #[test]
+    fn a_tool_that_fails_tells_why() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo fatal: no such thing >&2; exit 3"]);
+        let error = Interrupt::default().run(&command).unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.ends_with("fatal: no such thing"), "{error}");
+    }
+
+    #[test]
+    fn after_an_interrupt_no_tool_starts() {
+        let interrupt = Interrupt::default();
+        interrupt.request();
+        assert_eq!(interrupt.run(&Command::new("true")).unwrap_err().to_string(), "interrupted");
+    }
 }

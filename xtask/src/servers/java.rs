@@ -16,11 +16,15 @@ use super::debian::{Release, library_path, unpack};
 use super::fetch::{Fetch, advice, on_path, version_in};
 
 const PACKAGE: &str = "openjdk-17-jre-headless";
+/// Named in full: the short name would be looked up in the repository first.
+pub(crate) const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
 const TRUST: &str = "cacerts.jks";
 
 pub(crate) struct Tools {
     pub(crate) java: Program,
     maven: Program,
+    /// Of an unpacked Maven, which has no store of trusted certificates.
+    root: Option<PathBuf>,
 }
 
 pub(crate) fn obtain(fetch: &Fetch) -> Result<Tools> {
@@ -30,7 +34,7 @@ pub(crate) fn obtain(fetch: &Fetch) -> Result<Tools> {
     };
     let host_maven = on_path("mvn").map(Program::found);
     if let (Some(java), Some(maven)) = (&host_java, &host_maven) {
-        return Ok(Tools { java: java.clone(), maven: maven.clone() });
+        return Ok(Tools { java: java.clone(), maven: maven.clone(), root: None });
     }
     let gotten = fetch.folder("java", "Java and Maven", |folder, step| {
         // The one of these that the release has.
@@ -46,7 +50,6 @@ pub(crate) fn obtain(fetch: &Fetch) -> Result<Tools> {
         result?;
         step.say("making it movable");
         make_links_relative(folder, folder)?;
-        fs::write(folder.join(TRUST), trust_store(&certificates(folder)?))?;
         let tools = unpacked(folder)?;
         fetch.interrupt.run(tools.maven.command().arg("--version")).map(drop)
     });
@@ -54,7 +57,7 @@ pub(crate) fn obtain(fetch: &Fetch) -> Result<Tools> {
         advice(gotten, "Java 17 with Maven", "Debian, Ubuntu: apt install openjdk-17-jre-headless maven")?;
     let tools = unpacked(&root)?;
     // Maven of the host may have settings for the host's network: it is taken where it has a Java.
-    Ok(Tools { java: host_java.unwrap_or(tools.java), maven: tools.maven })
+    Ok(Tools { java: host_java.unwrap_or(tools.java), ..tools })
 }
 
 fn new_enough(fetch: &Fetch, java: &Path) -> bool {
@@ -71,20 +74,15 @@ fn unpacked(root: &Path) -> Result<Tools> {
     let libraries = ("LD_LIBRARY_PATH".to_owned(), library_path(root));
     let java =
         Program { path: home.join("bin/java"), leading: Vec::new(), environment: vec![libraries.clone()] };
-    let trust = format!(
-        "-Djavax.net.ssl.trustStore={} -Djavax.net.ssl.trustStoreType=JKS",
-        root.join(TRUST).display()
-    );
     let maven = Program {
         path: PathBuf::from("bash"),
         leading: vec![root.join("usr/share/maven/bin/mvn").display().to_string()],
         environment: vec![
             ("JAVA_HOME".to_owned(), home.display().to_string()),
             ("MAVEN_HOME".to_owned(), root.join("usr/share/maven").display().to_string()),
-            ("MAVEN_OPTS".to_owned(), trust),
         ],
     };
-    Ok(Tools { java, maven })
+    Ok(Tools { java, maven, root: Some(root.to_owned()) })
 }
 
 /// Absolute links that mean a file of the unpacked tree.
@@ -161,8 +159,17 @@ impl Tools {
         let mut command = self.maven.command();
         command.current_dir(folder).args(["-q", "-B", "-ntp"]);
         command.arg(format!("-Dmaven.repo.local={}", local.display()));
+        let trust = folder.join(TRUST);
+        if let Some(root) = &self.root {
+            // Made anew each time: the host's certificates may have changed since Java was gotten.
+            fs::write(&trust, trust_store(&certificates(root)?))?;
+            let store = format!("-Djavax.net.ssl.trustStore={}", trust.display());
+            command.env("MAVEN_OPTS", format!("{store} -Djavax.net.ssl.trustStoreType=JKS"));
+        }
         fetch.interrupt.run(command.args(arguments))?;
-        fs::remove_dir_all(local)?;
+        for made in [local, trust].iter().filter(|made| made.exists()) {
+            if made.is_dir() { fs::remove_dir_all(made)? } else { fs::remove_file(made)? }
+        }
         Ok(())
     }
 }

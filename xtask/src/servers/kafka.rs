@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Program;
 use super::fetch::{Fetch, advice};
-use super::java::Tools;
+use super::java::{PLUGIN, Tools};
 use crate::interrupt::Interrupt;
 use crate::state::Folder;
 use crate::supervisor::{Kind, Spec};
@@ -36,7 +36,7 @@ pub(crate) fn obtain(fetch: &Fetch, tools: &Tools) -> Result<PathBuf> {
     let gotten = fetch.folder(&format!("kafka-{VERSION}"), "Kafka", |folder, step| {
         step.say("downloading by Maven");
         fs::write(folder.join("pom.xml"), POM.replace("VERSION", VERSION))?;
-        let goal = ["dependency:copy-dependencies".to_owned(), "-DoutputDirectory=lib".to_owned()];
+        let goal = [format!("{PLUGIN}:copy-dependencies"), "-DoutputDirectory=lib".to_owned()];
         tools.maven(fetch, folder, &goal)
     });
     advice(gotten, "Kafka", "a Maven that reaches its repository").map(|folder| folder.join("lib"))

@@ -186,7 +186,8 @@ impl Installed {
                     command.arg(format!("--basedir={}", root.join("usr").display()));
                 }
                 command.arg(format!("--datadir={}", data.display()));
-                command.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+                // By force: the host need not know its own name.
+                command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--force"]);
                 interrupt.run(command.args(as_root()))?;
             }
             Engine::MySql => {

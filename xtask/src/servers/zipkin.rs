@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::Program;
 use super::fetch::{Fetch, advice};
-use super::java::Tools;
+use super::java::{PLUGIN, Tools};
 use crate::http;
 use crate::state::Folder;
 use crate::supervisor::{Kind, Spec};
@@ -20,7 +20,7 @@ pub(crate) fn obtain(fetch: &Fetch, tools: &Tools) -> Result<PathBuf> {
     let gotten = fetch.folder(&format!("zipkin-{VERSION}"), "Zipkin", |folder, step| {
         step.say("downloading by Maven");
         let goal = [
-            "dependency:copy".to_owned(),
+            format!("{PLUGIN}:copy"),
             format!("-Dartifact=io.zipkin:zipkin-server:{VERSION}:jar:exec"),
             format!("-DoutputDirectory={}", folder.display()),
         ];

@@ -48,8 +48,9 @@ pub async fn change(
         coupon.definition.version = next_version(after.version, word.map(|word| word.version), now);
     }
     let new_version = coupon.definition != stored;
-    if new_version {
-        store::redefine(&mut *transaction, &coupon.definition, now).await?;
+    if new_version && !store::redefine(&mut *transaction, &coupon.definition, now).await? {
+        // Can't be while the row is locked; rolled back rather than announced.
+        return Err(ApiError::Overtaken);
     }
     transaction.commit().await?;
     Ok(Changed { coupon, new_version })

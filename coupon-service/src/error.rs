@@ -22,6 +22,8 @@ pub enum ApiError {
     Database(#[from] sqlx::Error),
     #[error("no unused id found")]
     Ids,
+    #[error("the row was changed in spite of its lock")]
+    Overtaken,
 }
 
 /// Largest page of a list.
@@ -173,7 +175,7 @@ impl From<ApiError> for Problem {
                 error @ (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)),
             ) => Problem::overloaded().source(error),
             ApiError::Database(error) => Problem::internal(error),
-            ApiError::Ids => Problem::internal(ApiError::Ids),
+            error @ (ApiError::Ids | ApiError::Overtaken) => Problem::internal(error),
         }
     }
 }

@@ -148,14 +148,14 @@ pub async fn active(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<Co
     rows.into_iter().map(Coupon::try_from).collect()
 }
 
-/// Replaces a definition by a newer one; its count is open again.
+/// Replaces a definition by a newer one; its count is open again. `false`: the row has this version or a higher one.
 pub async fn redefine(
     executor: impl MySqlExecutor<'_>,
     definition: &Definition,
     now: u64,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     let version = signed(definition.version)?;
-    sqlx::query(
+    let result = sqlx::query(
         "UPDATE coupons SET version = ?, quantity = ?, starts_at = ?, ends_at = ?, closed = ?, settled = FALSE, \
          updated_at = ? WHERE coupon_id = ? AND version < ?",
     )
@@ -169,7 +169,8 @@ pub async fn redefine(
     .bind(version)
     .execute(executor)
     .await?;
-    Ok(())
+    // The driver counts rows that were found, also where nothing changed in them.
+    Ok(result.rows_affected() == 1)
 }
 
 /// Writes a count that Redis showed; older news than the row's changes nothing.

@@ -76,11 +76,9 @@ impl Leader {
     fn note(&mut self, leads: bool) {
         if leads != self.leads {
             self.leads = leads;
-            tracing::info!(
-                leads,
-                "write-back: {}",
-                if leads { "this instance's turn" } else { "another's turn" }
-            );
+            let turn =
+                if leads { "it is this instance's turn" } else { "it is no longer this instance's turn" };
+            tracing::info!(leads, "write-back: {turn}");
             metrics::gauge!("coupon_write_back_leader").set(if leads { 1.0 } else { 0.0 });
         }
     }

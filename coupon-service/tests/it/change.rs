@@ -68,7 +68,7 @@ async fn a_quantity_below_what_is_issued_is_not_what_takes_force() {
     let ledger = Ledger::start().await;
     let service = Service::with("lowered", ledger.client.clone(), |_| {}).await;
     let id = service.create(100).await;
-    ledger.says(id, service.clock.now_ms(), json!({"count": 70, "offset": 7}));
+    ledger.says(id, service.clock.now_ms(), &json!({"count": 70, "offset": 7}));
     let answer = service.patch(id, json!({"quantity": 50})).await.body;
     assert_eq!(
         (&answer["quantity"], &answer["issuedQuantity"], &answer["remainingQuantity"], &answer["state"]),
@@ -92,7 +92,7 @@ async fn a_ledger_that_is_ahead_is_adopted_first() {
     let id = service.create(100).await;
     let ahead = service.clock.now_ms() + 5_000;
     let ledger_says = json!({"version": ahead, "stock": 300, "count": 20, "offset": 9});
-    ledger.says(id, service.clock.now_ms(), ledger_says);
+    ledger.says(id, service.clock.now_ms(), &ledger_says);
 
     let closed = service.patch(id, json!({"closed": true})).await.body;
     assert_eq!(

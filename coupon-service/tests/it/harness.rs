@@ -24,37 +24,41 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-pub const IDENTITY_SECRET: &str = "an identity secret of at least 32 bytes";
+pub(crate) const IDENTITY_SECRET: &str = "an identity secret of at least 32 bytes";
 const MAC_SECRET: &str = "a mac secret of at least 32 bytes";
-pub const QUICK: WriteBackSettings = WriteBackSettings {
+pub(crate) const QUICK: WriteBackSettings = WriteBackSettings {
     interval: Duration::from_millis(50),
     authoritative_interval: Duration::from_secs(3600),
 };
 
 #[derive(Clone)]
-pub struct Service {
-    pub state: AppState,
-    pub settings: CouponSettings,
-    pub clock: Clock,
+pub(crate) struct Service {
+    pub(crate) state: AppState,
+    pub(crate) settings: CouponSettings,
+    pub(crate) clock: Clock,
     /// Redis, past the service.
-    pub redis: MultiplexedConnection,
+    pub(crate) redis: MultiplexedConnection,
     router: Front,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Service {
     /// With an issue service that can't be found.
-    pub async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         Self::with(name, LedgerClient::new(None, "issue-service"), |_| {}).await
     }
 
-    pub async fn with(name: &str, ledger: LedgerClient, edit: impl FnOnce(&mut CouponSettings)) -> Self {
+    pub(crate) async fn with(
+        name: &str,
+        ledger: LedgerClient,
+        edit: impl FnOnce(&mut CouponSettings),
+    ) -> Self {
         let servers = Servers::get();
         let mut settings = CouponSettings {
             mysql: servers.mysql(&unique_name(name)),
@@ -87,7 +91,7 @@ impl Service {
     }
 
     /// A second instance on the same database.
-    pub async fn another(&self) -> Self {
+    pub(crate) async fn another(&self) -> Self {
         let (redis, clock) = (self.redis.clone(), self.clock.clone());
         Self::start(self.settings.clone(), self.state.ledger.clone(), redis, clock).await
     }
@@ -97,7 +101,7 @@ impl Service {
         until("Redis is found", async || cache.published(&[CouponId(1)]).await.is_some()).await;
     }
 
-    pub async fn call(&self, method: Method, path: &str, role: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, role: &str, body: Option<&Value>) -> Answer {
         let identity = Identity { user: 7, roles: vec![role.to_owned()] };
         let identity = IdentitySigner::new(&self.settings.identity).sign(&identity);
         let request = Request::builder().method(method).uri(path).header(HEADER, identity);
@@ -111,22 +115,22 @@ impl Service {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    pub async fn get(&self, id: CouponId) -> Value {
+    pub(crate) async fn get(&self, id: CouponId) -> Value {
         let answer = self.call(Method::GET, &format!("/coupons/{id}"), "USER", None).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body
     }
 
-    pub async fn internal(&self, path: &str) -> Answer {
+    pub(crate) async fn internal(&self, path: &str) -> Answer {
         self.call(Method::GET, &format!("/internal/coupons{path}"), SERVICE, None).await
     }
 
-    pub async fn patch(&self, id: CouponId, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, id: CouponId, body: Value) -> Answer {
         self.call(Method::PATCH, &format!("/coupons/{id}"), ADMIN, Some(&body)).await
     }
 
     /// A coupon that is open for an hour.
-    pub async fn create(&self, quantity: u32) -> CouponId {
+    pub(crate) async fn create(&self, quantity: u32) -> CouponId {
         let now = self.clock.now_ms();
         let body = json!({
             "name": "쿠폰",
@@ -139,28 +143,28 @@ impl Service {
         CouponId(answer.body["couponId"].as_u64().unwrap())
     }
 
-    pub async fn row(&self, id: CouponId) -> Coupon {
+    pub(crate) async fn row(&self, id: CouponId) -> Coupon {
         store::find(&self.state.pool, id).await.unwrap().unwrap()
     }
 
-    pub async fn version(&self, id: CouponId) -> u64 {
+    pub(crate) async fn version(&self, id: CouponId) -> u64 {
         self.row(id).await.definition.version
     }
 
     /// What lies in the cache.
-    pub async fn cached(&self, id: CouponId) -> Option<Value> {
+    pub(crate) async fn cached(&self, id: CouponId) -> Option<Value> {
         let mut redis = self.redis.clone();
         let text: Option<String> = redis::cmd("GET").arg(info_key(id)).query_async(&mut redis).await.unwrap();
         text.map(|text| serde_json::from_str(&text).unwrap())
     }
 
-    pub async fn publish_count(&self, id: CouponId, value: &str) {
+    pub(crate) async fn publish_count(&self, id: CouponId, value: &str) {
         let mut redis = self.redis.clone();
         let () = redis::cmd("SET").arg(count_key(id)).arg(value).query_async(&mut redis).await.unwrap();
     }
 
     /// Starts the write-back of this instance.
-    pub fn write_back(&self, settings: WriteBackSettings) -> Running {
+    pub(crate) fn write_back(&self, settings: WriteBackSettings) -> Running {
         let stop = CancellationToken::new();
         let job = WriteBack::new(&self.state, settings).run(stop.clone());
         let ended = CancellationToken::new();
@@ -172,21 +176,21 @@ impl Service {
         Running { stop, ended }
     }
 
-    pub async fn shows_issued(&self, id: CouponId, count: u32) {
+    pub(crate) async fn shows_issued(&self, id: CouponId, count: u32) {
         until("the count is written", async || self.row(id).await.issued.count == count).await;
     }
 }
 
 /// Where nobody listens.
-pub const AWAY: &str = "127.0.0.1:1";
+pub(crate) const AWAY: &str = "127.0.0.1:1";
 
-pub struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     ended: CancellationToken,
 }
 
 impl Running {
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;
     }
@@ -200,7 +204,7 @@ async fn raw_redis(settings: &CouponSettings) -> MultiplexedConnection {
 }
 
 /// Waits for what has to become true soon.
-pub async fn until(what: &str, check: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, check: impl AsyncFn() -> bool) {
     for _ in 0..500 {
         if check().await {
             return;
@@ -211,6 +215,6 @@ pub async fn until(what: &str, check: impl AsyncFn() -> bool) {
 }
 
 /// Several rounds of a quick write-back.
-pub async fn some_rounds() {
+pub(crate) async fn some_rounds() {
     tokio::time::sleep(QUICK.interval * 8).await;
 }

@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use crate::harness::{IDENTITY_SECRET, until};
 
 #[derive(Clone)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     shared: Arc<Shared>,
-    pub client: LedgerClient,
+    pub(crate) client: LedgerClient,
     _server: Arc<Server>,
 }
 
@@ -36,7 +36,7 @@ struct Shared {
 }
 
 impl Ledger {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let identity = IdentitySettings { secret: Secret::new(IDENTITY_SECRET) };
         let shared = Arc::new(Shared {
             verifier: IdentityVerifier::new(&identity),
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// What the ledger says about a coupon from now on; the window is open for an hour around `now`.
-    pub fn says(&self, id: CouponId, now: u64, edit: Value) {
+    pub(crate) fn says(&self, id: CouponId, now: u64, edit: &Value) {
         let mut item = json!({
             "couponId": id, "version": 1, "stock": 100, "startsAt": now - 1_800_000, "endsAt": now + 1_800_000,
             "closed": false, "count": 0, "offset": 0
@@ -76,11 +76,11 @@ impl Ledger {
         self.shared.items.lock().unwrap().insert(id.0, item);
     }
 
-    pub fn is_caught_up(&self, caught_up: bool) {
+    pub(crate) fn is_caught_up(&self, caught_up: bool) {
         self.shared.caught_up.store(caught_up, std::sync::atomic::Ordering::SeqCst);
     }
 
-    pub fn questions(&self) -> Vec<String> {
+    pub(crate) fn questions(&self) -> Vec<String> {
         self.shared.questions.lock().unwrap().clone()
     }
 }

@@ -69,12 +69,12 @@ async fn the_ledgers_word_wins_over_what_redis_shows() {
     ledger.is_caught_up(false);
     let job = service.write_back(ASKING);
     service.shows_issued(id, 90).await;
-    ledger.says(id, now, json!({"count": 30, "offset": 12}));
+    ledger.says(id, now, &json!({"count": 30, "offset": 12}));
     ledger.is_caught_up(true);
     service.shows_issued(id, 30).await;
     assert_eq!(service.row(id).await.issued.offset, Some(12));
     // The lie is still there, and honest counts go on.
-    ledger.says(id, now, json!({"count": 31, "offset": 13}));
+    ledger.says(id, now, &json!({"count": 31, "offset": 13}));
     service.shows_issued(id, 31).await;
     job.stop().await;
     assert_eq!(service.row(id).await.issued.count, 31);
@@ -85,7 +85,7 @@ async fn a_lie_that_was_found_out_is_not_believed_again() {
     let ledger = Ledger::start().await;
     let service = Service::with("found_out", ledger.client.clone(), |_| {}).await;
     let id = service.create(100).await;
-    ledger.says(id, service.clock.now_ms(), json!({"count": 30, "offset": 12}));
+    ledger.says(id, service.clock.now_ms(), &json!({"count": 30, "offset": 12}));
     service.publish_count(id, "999999:90").await;
     // Asks about everything once, at its start.
     let job = service.write_back(QUICK);
@@ -107,7 +107,7 @@ async fn a_count_above_the_quantity_is_asked_about_at_once() {
     let id = service.create(10).await;
     let job = service.write_back(QUICK);
     some_rounds().await;
-    ledger.says(id, service.clock.now_ms(), json!({"count": 70, "offset": 20, "stock": 70}));
+    ledger.says(id, service.clock.now_ms(), &json!({"count": 70, "offset": 20, "stock": 70}));
     service.publish_count(id, "20:70").await;
     service.shows_issued(id, 70).await;
     assert_eq!(service.get(id).await["quantity"], 70);
@@ -124,7 +124,7 @@ async fn the_last_word_comes_after_the_end_and_settles() {
     ledger.says(
         id,
         service.clock.now_ms(),
-        json!({"count": 8, "offset": 3, "version": version, "endsAt": ends_at}),
+        &json!({"count": 8, "offset": 3, "version": version, "endsAt": ends_at}),
     );
     let job = service.write_back(QUICK);
     service.shows_issued(id, 8).await;
@@ -133,7 +133,7 @@ async fn the_last_word_comes_after_the_end_and_settles() {
     ledger.says(
         id,
         service.clock.now_ms(),
-        json!({"count": 9, "offset": 4, "version": version, "endsAt": ends_at}),
+        &json!({"count": 9, "offset": 4, "version": version, "endsAt": ends_at}),
     );
     service.clock.set(ends_at + 10_000);
     until("the count is settled", async || settled(&service, id).await).await;
@@ -166,7 +166,7 @@ async fn a_definition_that_the_row_lost_comes_back() {
     let id = service.create(100).await;
     let version = service.version(id).await + 5;
     let word = json!({"count": 150, "offset": 3, "version": version, "stock": 200});
-    ledger.says(id, service.clock.now_ms(), word);
+    ledger.says(id, service.clock.now_ms(), &word);
     let job = service.write_back(QUICK);
     service.shows_issued(id, 150).await;
     let shown = service.get(id).await;
@@ -184,7 +184,7 @@ async fn with_redis_away_the_ledgers_word_is_written() {
     })
     .await;
     let id = service.create(100).await;
-    ledger.says(id, service.clock.now_ms(), json!({"count": 30, "offset": 12}));
+    ledger.says(id, service.clock.now_ms(), &json!({"count": 30, "offset": 12}));
     let job = service.write_back(ASKING);
     service.shows_issued(id, 30).await;
     job.stop().await;
@@ -199,8 +199,8 @@ async fn one_instance_at_a_time_writes_back() {
     second.state.ledger = ledgers[1].client.clone();
     let id = first.create(100).await;
     // Each instance hears another count: who leads shows in the row, and who does not has asked nothing.
-    ledgers[0].says(id, first.clock.now_ms(), json!({"count": 1, "offset": 1}));
-    ledgers[1].says(id, first.clock.now_ms(), json!({"count": 2, "offset": 2}));
+    ledgers[0].says(id, first.clock.now_ms(), &json!({"count": 1, "offset": 1}));
+    ledgers[1].says(id, first.clock.now_ms(), &json!({"count": 2, "offset": 2}));
 
     let job = first.write_back(ASKING);
     first.shows_issued(id, 1).await;

@@ -252,3 +252,54 @@ async fn a_process_registers_when_it_is_ready_and_deregisters_before_it_drains()
     assert!(ask().await.is_none());
     assert_eq!(process.end().0, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sampled_request_is_exported_under_the_trace_id_of_its_logs() {
+    for exporter in ["zipkin", "otlp"] {
+        let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let router = Router::new().fallback(async move |uri: http::Uri, body: axum::body::Bytes| {
+            let _ = sender.send((uri.path().to_owned(), body));
+        });
+        let collector =
+            platform::http::server::Server::start(&ServerSettings::default(), move |_| router.clone())
+                .unwrap();
+        let endpoint = format!("http://{}", collector.address());
+        let mut process = Process::start(
+            "job",
+            &[
+                ("FIRSTCOME_TELEMETRY__EXPORTER", exporter),
+                ("FIRSTCOME_TELEMETRY__ENDPOINT", &endpoint),
+                ("FIRSTCOME_TELEMETRY__SAMPLE_RATIO", "1.0"),
+            ],
+        );
+        let serving = process.wait_for("serving");
+        let url = format!("http://{}/hello", serving["address"].as_str().unwrap());
+        // One trace that begins here, one of a caller's, and one that a caller left out.
+        get_text(url.clone(), None).await;
+        let own = process.wait_for("hello")["trace_id"].as_str().unwrap().to_owned();
+        let (called, left_out) = ("0af7651916cd43dd8448eb211c80319c", "1af7651916cd43dd8448eb211c80319c");
+        for (trace, flags) in [(called, "01"), (left_out, "00")] {
+            let parent = format!("00-{trace}-b7ad6b7169203331-{flags}");
+            reqwest::Client::new().get(&url).header("traceparent", parent).send().await.unwrap();
+        }
+        process.signal("-TERM");
+        assert_eq!(process.end().0, Some(0));
+        collector.stop(Duration::from_secs(1)).await;
+        let (mut paths, mut bodies) = (Vec::new(), Vec::new());
+        while let Some((path, body)) = received.recv().await {
+            paths.push(path);
+            bodies.extend_from_slice(&body);
+        }
+        // Zipkin's JSON has ids as text, OTLP's protobuf as bytes.
+        let found = |trace: &str| {
+            let bytes: Vec<u8> =
+                (0..16).map(|i| u8::from_str_radix(&trace[2 * i..2 * i + 2], 16).unwrap()).collect();
+            let needle = if exporter == "zipkin" { trace.as_bytes() } else { &bytes };
+            bodies.windows(needle.len()).any(|window| window == needle)
+        };
+        assert!(found(&own) && found(called), "{exporter}: {paths:?}");
+        assert!(!found(left_out), "{exporter}");
+        let expected = if exporter == "zipkin" { "/api/v2/spans" } else { "/v1/traces" };
+        assert!(paths.iter().all(|path| path == expected), "{paths:?}");
+    }
+}

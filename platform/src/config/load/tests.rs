@@ -54,6 +54,7 @@ impl Settings for Example {
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
 fn flat(name: &str, pairs: Value) -> Source {
     Source::from_flat(name.to_owned(), pairs.as_object().unwrap())
 }

@@ -4,7 +4,7 @@
 //! of one hop travels to the next, and a service's internal headers never reach a client. What the
 //! gateway itself says is set after the cleaning, so that no `Connection` header can name it away.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 
 /// Claims about identity or origin that only the gateway may make. Compared with `_` read as `-`,
 /// because some servers hand both to their programs under one name.
@@ -50,11 +50,6 @@ pub fn clean_response(headers: &mut HeaderMap) {
     headers.remove("tracestate");
 }
 
-/// Sets a header that is the gateway's alone to say.
-pub fn assert(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    headers.insert(name, value);
-}
-
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -98,6 +93,7 @@ fn remove_matching(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

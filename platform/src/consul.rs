@@ -133,7 +133,10 @@ impl Consul {
             let keep = async {
                 let mut told = false;
                 loop {
-                    let known = match consul.knows(&registration.id).await {
+                    // A process that was killed leaves its registration under the same id: only what this process
+                    // has registered itself is its own.
+                    let known = if told { consul.knows(&registration.id).await } else { Ok(false) };
+                    let known = match known {
                         Ok(false) => consul.register(&registration).await.map(|()| true),
                         known => known,
                     };

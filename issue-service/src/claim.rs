@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use platform::clock::Clock;
 use platform::http::trace::Trace;
+use tracing::Instrument as _;
 
 use crate::definition::Definitions;
 use crate::doorman::{Doorman, Word};
@@ -202,7 +203,10 @@ impl Journey<'_> {
     async fn try_to_win(&self, stock: u32, own_door: &mut bool) -> Option<Outcome> {
         let word = match *own_door {
             true => Word::Away,
-            false => self.claims.doorman.ask(self.coupon, self.user, stock).await,
+            false => {
+                let span = tracing::info_span!("admit", otel.kind = "client", db.system.name = "redis");
+                self.claims.doorman.ask(self.coupon, self.user, stock).instrument(span).await
+            }
         };
         match word {
             Word::Admitted | Word::Away => {}
@@ -221,11 +225,21 @@ impl Journey<'_> {
             }
         }
         let entrance = self.partition.enter(self.coupon, self.user, self.arrived, word != Word::Away);
+        let topic = self.claims.log.topic();
+        let span = tracing::info_span!(
+            "send",
+            otel.name = format!("send {topic}"),
+            otel.kind = "producer",
+            messaging.system = "kafka",
+            messaging.destination.name = topic,
+            messaging.destination.partition.id = self.partition.id(),
+        );
         let answer = match entrance {
             Entrance::Send { attempt, answer } => {
                 self.sent.store(true, Ordering::Relaxed);
                 // Only who exports spans needs the trace at the other end of the log.
-                let trace = Trace::innermost().filter(|trace| trace.sampled).map(|trace| trace.to_string());
+                let trace = span.in_scope(Trace::innermost).filter(|trace| trace.sampled);
+                let trace = trace.map(|trace| trace.to_string());
                 self.claims.log.send_claim(self.coupon, self.user, attempt, trace.as_deref());
                 answer
             }
@@ -241,7 +255,7 @@ impl Journey<'_> {
             }
             Entrance::Stalled | Entrance::Stopped => return Some(Outcome::Unavailable),
         };
-        let answer = answer.await;
+        let answer = answer.instrument(span).await;
         if matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser | Answer::NotSent)) {
             self.sent.store(false, Ordering::Relaxed);
         }

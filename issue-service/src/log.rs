@@ -107,6 +107,10 @@ impl Log {
         Ok(Self { settings, partitions, producer: Arc::new(ArcSwap::from_pointee(producer)) })
     }
 
+    pub fn topic(&self) -> &str {
+        &self.settings.topic
+    }
+
     pub fn partition_of(&self, coupon: CouponId) -> u32 {
         partition_of(coupon, self.settings.partitions)
     }

@@ -7,7 +7,6 @@
 mod batch;
 mod dead_letter;
 pub mod membership;
-mod span;
 mod worker;
 
 pub use membership::{Membership, Settings};

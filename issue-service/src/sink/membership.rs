@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use platform::lifecycle::{BoxError, Lifecycle};
+use platform::telemetry::ProcessSpan;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::dead_letter::DeadLetters;
-use super::span::ProcessSpan;
 use super::worker::Worker;
 use crate::ledger::Entry;
 use crate::ledger::follower::{Follower, Reader};
@@ -65,9 +65,8 @@ impl Reader for Inbox {
             .headers()
             .and_then(|headers| headers.iter().find(|header| header.key == "traceparent"))
             .and_then(|header| std::str::from_utf8(header.value?).ok())
-            .and_then(|traceparent| {
-                ProcessSpan::start(message.topic(), partition, entry.offset, &self.group, traceparent)
-            });
+            .and_then(|traceparent| ProcessSpan::start(message.topic(), partition, entry.offset, traceparent))
+            .inspect(|span| span.set("messaging.consumer.group.name", self.group.to_string()));
         let Entry { offset, appended_at, value } = entry;
         self.put(partition, Incoming::Record { offset, appended_at, value: value.to_vec(), trace })
     }

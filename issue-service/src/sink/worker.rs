@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use platform::lifecycle::BoxError;
+use platform::telemetry::ProcessSpan;
 use sqlx::{Acquire as _, MySqlPool};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Batch;
 use super::dead_letter::DeadLetters;
 use super::membership::{Inbox, Incoming};
-use super::span::ProcessSpan;
 use crate::ledger::follower::Follower;
 use crate::ledger::snapshot::{Resume, Snapshot, Step};
 use crate::ledger::{Entry, Ledger};

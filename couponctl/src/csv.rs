@@ -127,9 +127,9 @@ impl Writer {
     /// Puts the file in its place, whole.
     pub(crate) fn finish(mut self) -> Result<()> {
         if let Some(file) = self.file.take() {
+            // Not synced to the disk: after a power cut it is made again, and 400 MB would take longer than signing.
             let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
-            file.and_then(|file| file.sync_all())
-                .and_then(|()| fs::rename(&self.temporary, &self.place))
+            file.and_then(|_| fs::rename(&self.temporary, &self.place))
                 .with_context(|| format!("cannot write {}", self.place.display()))?;
         }
         Ok(())

@@ -62,10 +62,13 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
 fn run(stack: &Arc<Stack>, arguments: &Up) -> Result<ExitCode> {
     start(stack, arguments.mysql, !arguments.servers_only, profile(arguments))?;
     stack.set_phase(Phase::Ready);
-    let state = stack.state();
-    let coupon =
-        if arguments.servers_only { None } else { Some(first_coupon::ensure(&stack.folder, &state)?) };
-    println!("{}\n{}", table::processes(&state), table::addresses(&state, coupon));
+    // Behind --detach this would go to a log, where credentials have no place: there the caller prints it.
+    if !arguments.supervise {
+        let state = stack.state();
+        let coupon =
+            if arguments.servers_only { None } else { Some(first_coupon::ensure(&stack.folder, &state)?) };
+        println!("{}\n{}", table::processes(&state), table::addresses(&state, coupon));
+    }
     if arguments.servers_only {
         println!("servers for tests: {}", stack.folder.test_servers_file().display());
     }

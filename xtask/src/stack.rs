@@ -163,8 +163,12 @@ impl Stack {
         };
         let master = cluster.configure()?;
         step.say("starting the nodes");
-        let nodes: Vec<_> = redis::NODES.map(|name| self.supervisor.start(cluster.node(name))).to_vec();
-        self.ready(&nodes)?;
+        // A replica that finds no master asks again only after a second.
+        let first = self.supervisor.start(cluster.node(master));
+        self.ready(&[first])?;
+        let others = redis::NODES.iter().filter(|name| **name != master);
+        let replicas: Vec<_> = others.map(|name| self.supervisor.start(cluster.node(name))).collect();
+        self.ready(&replicas)?;
         step.say("starting the Sentinels");
         let sentinels: Vec<_> =
             redis::SENTINELS.map(|name| self.supervisor.start(cluster.sentinel(name))).to_vec();
@@ -356,7 +360,14 @@ impl Stack {
             address: child.spec.address.clone().unwrap_or_default(),
             process: process(child),
         };
-        let of = |kind: Kind| children.iter().filter(move |child| child.spec.kind == kind);
+        let of = |kind: Kind| {
+            let mut some: Vec<_> = children.iter().filter(|child| child.spec.kind == kind).collect();
+            if kind == Kind::Server {
+                // They start side by side, in no order.
+                some.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
+            }
+            some.into_iter()
+        };
         let admin = secrets::read(&self.folder, secrets::ADMIN_PASSWORD).ok();
         let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         State {

@@ -13,8 +13,8 @@ use crate::http;
 use crate::state::{Folder, Ports};
 use crate::supervisor::{Kind, Spec};
 
-/// The last Debian release that carries Consul; the program is linked statically and runs anywhere.
-const RELEASE: &str = "bullseye";
+/// The last releases that carry Consul; the program is linked statically and runs anywhere.
+const RELEASE: Release = Release::Other { debian: Some("bullseye"), ubuntu: Some("jammy") };
 
 pub(crate) fn obtain(fetch: &Fetch) -> Result<Program> {
     if let Some(path) = on_path("consul") {
@@ -24,7 +24,7 @@ pub(crate) fn obtain(fetch: &Fetch) -> Result<Program> {
         unpack(fetch, Release::Host, &["consul"], folder, step)
             .or_else(|_| {
                 fetch.interrupt.check()?;
-                unpack(fetch, Release::Debian(RELEASE), &["consul"], folder, step)
+                unpack(fetch, RELEASE, &["consul"], folder, step)
             })
             .and_then(|()| fetch.interrupt.run(program(folder).command().arg("version")).map(drop))
     });

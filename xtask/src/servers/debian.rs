@@ -1,5 +1,5 @@
 //! Debian packages without installing them: downloaded by the host's apt under a private configuration and unpacked
-//! into a folder, as any user. Mirrors are those of the host's own source lists.
+//! into a folder, as any user. Mirrors are those of the host's own source lists, which differ in Debian and Ubuntu.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use crate::progress::Step;
 pub(crate) enum Release {
     /// The host's own; its C library is used.
     Host,
-    /// Another Debian release, from the mirror that a Debian host names; brings its own C library.
-    Debian(&'static str),
+    /// Another release of the host's distribution, from the mirror that the host names; brings its own C library.
+    Other { debian: Option<&'static str>, ubuntu: Option<&'static str> },
 }
 
 /// Downloads the packages with all that they depend on, and unpacks them into `folder`.
@@ -57,9 +57,14 @@ struct Apt {
 impl Apt {
     /// A private apt folder with an empty status file: whatever the host has installed makes no difference.
     fn prepare(fetch: &Fetch, release: Release) -> Result<Self> {
-        let name = match release {
-            Release::Host => "host",
-            Release::Debian(name) => name,
+        let (name, line) = match release {
+            Release::Host => ("host", None),
+            Release::Other { debian, ubuntu } => {
+                let host = Source::of_host()?;
+                let name = if host.is_ubuntu() { ubuntu } else { debian };
+                let name = name.context("no release of this distribution has it")?;
+                (name, Some(host.line(name)))
+            }
         };
         let state = fetch.cache().join("apt").join(name);
         for folder in ["lists/partial", "cache/archives/partial"] {
@@ -79,9 +84,8 @@ impl Apt {
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             "Debug::NoLocking=true".to_owned(),
         ];
-        if let Release::Debian(release) = release {
-            let host = Source::of_host()?;
-            fs::write(state.join("sources.list"), host.line(release))?;
+        if let Some(line) = line {
+            fs::write(state.join("sources.list"), line)?;
             options.push(format!("Dir::Etc::sourcelist={}", at("sources.list")));
             options.push("Dir::Etc::sourceparts=/dev/null".to_owned());
         }
@@ -127,7 +131,7 @@ impl Apt {
     }
 }
 
-/// The host's Debian mirror.
+/// The mirror of the host's distribution.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     mirror: String,
@@ -151,11 +155,16 @@ impl Source {
                 return Ok(found);
             }
         }
-        bail!("the host's apt names no Debian mirror")
+        bail!("the host's apt names no mirror of Debian or Ubuntu")
     }
 
-    fn is_debian(mirror: &str) -> bool {
-        mirror.trim_end_matches('/').ends_with("/debian")
+    fn is_mirror(url: &str) -> bool {
+        let url = url.trim_end_matches('/');
+        ["/debian", "/ubuntu", "/ubuntu-ports"].iter().any(|end| url.ends_with(end))
+    }
+
+    fn is_ubuntu(&self) -> bool {
+        !self.mirror.trim_end_matches('/').ends_with("/debian")
     }
 
     /// One line: `deb [signed-by=KEY] URL SUITE COMPONENTS`.
@@ -168,7 +177,7 @@ impl Source {
             };
             let mirror = rest.split_whitespace().next()?;
             let signed_by = options.split_whitespace().find_map(|it| it.strip_prefix("signed-by="));
-            Self::is_debian(mirror)
+            Self::is_mirror(mirror)
                 .then(|| Self { mirror: mirror.to_owned(), signed_by: signed_by.map(str::to_owned) })
         })
     }
@@ -180,7 +189,7 @@ impl Source {
             let field = |name: &str| {
                 stanza.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
             };
-            let mirror = field("URIs")?.split_whitespace().find(|mirror| Self::is_debian(mirror))?;
+            let mirror = field("URIs")?.split_whitespace().find(|mirror| Self::is_mirror(mirror))?;
             let signed_by = field("Signed-By").filter(|it| it.starts_with('/'));
             Some(Self { mirror: mirror.to_owned(), signed_by: signed_by.map(str::to_owned) })
         })
@@ -189,7 +198,8 @@ impl Source {
     fn line(&self, release: &str) -> String {
         // The host's keyring package holds the keys of all current releases.
         let key = self.signed_by.as_ref().map(|key| format!("[signed-by={key}] ")).unwrap_or_default();
-        format!("deb {key}{} {release} main\n", self.mirror)
+        let components = if self.is_ubuntu() { "main universe" } else { "main" };
+        format!("deb {key}{} {release} {components}\n", self.mirror)
     }
 }
 
@@ -214,6 +224,8 @@ mod tests {
                        URIs: http://mirror/debian\nSuites: bookworm\nSigned-By: /k.gpg\n";
         let found = Source::in_deb822(stanzas).unwrap();
         assert_eq!(found.line("sid"), "deb [signed-by=/k.gpg] http://mirror/debian sid main\n");
-        assert_eq!(Source::in_deb822("URIs: http://archive/ubuntu\n"), None);
+        let ubuntu = Source::in_deb822("URIs: http://archive/ubuntu/\nSuites: noble\n").unwrap();
+        assert_eq!(ubuntu.line("jammy"), "deb http://archive/ubuntu/ jammy main universe\n");
+        assert_eq!(Source::in_deb822("URIs: http://archive/other\n"), None);
     }
 }

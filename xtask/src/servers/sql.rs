@@ -108,7 +108,7 @@ fn mysql(fetch: &Fetch) -> Result<Installed> {
     let gotten = fetch.folder("mysql", "MySQL", |folder, step| {
         // Debian carries MySQL in unstable only; Ubuntu in its releases.
         let packages: [(Release, &str); 3] = [
-            (Release::Debian("sid"), "mysql-server-core"),
+            (Release::Other { debian: Some("sid"), ubuntu: None }, "mysql-server-core"),
             (Release::Host, "mysql-server-core-8.4"),
             (Release::Host, "mysql-server-core-8.0"),
         ];
@@ -116,7 +116,7 @@ fn mysql(fetch: &Fetch) -> Result<Installed> {
         for (release, package) in packages {
             match unpack(fetch, release, &[package], folder, step) {
                 Ok(()) => {
-                    if matches!(release, Release::Debian(_)) {
+                    if matches!(release, Release::Other { .. }) {
                         fs::write(folder.join("own-libc"), "")?;
                     }
                     fetch

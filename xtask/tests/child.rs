@@ -9,7 +9,7 @@ const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 /// A shell in the supervisor's place, which starts `command` by way of the wrapper and waits.
 fn supervisor(record: &Path, command: &str) -> Child {
     let script = format!("{XTASK} child --parent $$ --record '{}' -- {command} & wait", record.display());
-    Command::new("sh").args(["-c", &script]).spawn().unwrap()
+    Command::new("sh").args(["-c", &script]).spawn().expect("a shell")
 }
 
 fn until<T>(mut done: impl FnMut() -> Option<T>) -> T {
@@ -51,11 +51,8 @@ fn a_child_is_recorded_and_dies_with_its_supervisor() {
 fn a_child_whose_supervisor_is_gone_does_not_start() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
-    let output = Command::new(XTASK)
-        .args(["child", "--parent", "1", "--", "touch"])
-        .arg(&mark)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(XTASK).args(["child", "--parent", "1", "--", "touch"]).arg(&mark).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("the supervisor ended"));
     assert!(!mark.exists());

@@ -4,13 +4,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::audit::redis_master;
 use crate::client::Client;
-use crate::stack::Stack;
+use crate::stack::{Service, Stack};
 
-/// A restart with back-off, a consumer group's rebalance and a start on a busy machine fit into this.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A restart with back-off and a start on a busy machine fit into this; Consul's minute for dropping a dead instance
+/// does not.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// `kill -9`.
 ///
@@ -42,7 +45,16 @@ pub async fn redis_master_pid(stack: &Stack) -> i32 {
         .pid
 }
 
-/// Waits until every service of `before` is ready again, with as many instances.
+/// Stops a process where it stands: what it was sent piles up.
+///
+/// # Panics
+/// When there is no such process.
+pub fn freeze(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap_or_else(|error| panic!("kill -STOP {pid}: {error}"));
+}
+
+/// Waits until as many instances as `before` are ready and passing in Consul at their present address, and every
+/// server lives.
 ///
 /// # Panics
 /// When that takes too long.
@@ -53,22 +65,35 @@ pub async fn wait_until_whole(before: &Stack) -> Stack {
         let stack = Stack::load();
         let mut missing = Vec::new();
         for service in &stack.services {
-            if !ready(&client, service.admin_url.as_deref()).await {
+            if !service.ready || !ready(&client, service).await || !passing(&client, &stack, service).await {
                 missing.push(service.instance.clone());
             }
         }
         let alive = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
-        missing.extend(stack.servers.iter().filter(|server| !alive(server.pid)).map(|s| s.name.clone()));
+        let dead = stack.servers.iter().filter(|server| !server.ready || !alive(server.pid));
+        missing.extend(dead.map(|server| server.name.clone()));
         if missing.is_empty() && stack.services.len() >= before.services.len() {
             return stack;
         }
-        assert!(begin.elapsed() < PATIENCE, "after {PATIENCE:?} these are still not ready: {missing:?}");
+        assert!(begin.elapsed() < PATIENCE, "after {PATIENCE:?} these are still not back: {missing:?}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn ready(client: &Client, admin_url: Option<&str>) -> bool {
-    let Some(url) = admin_url else { return true };
-    let request = client.request(reqwest::Method::GET, &format!("{url}/actuator/health/readiness"));
+async fn ready(client: &Client, service: &Service) -> bool {
+    let Some(url) = &service.admin_url else { return false };
+    let request = client.request(Method::GET, &format!("{url}/actuator/health/readiness"));
     client.try_send(request).await.is_ok_and(|answer| answer.status == 200)
+}
+
+/// Whether Consul would send others to this instance, where it is now.
+async fn passing(client: &Client, stack: &Stack, service: &Service) -> bool {
+    let Some(port) = service.url.as_deref().and_then(|url| url.rsplit(':').next()?.parse::<u64>().ok())
+    else {
+        return true;
+    };
+    let url = format!("{}/v1/health/service/{}?passing=true", stack.consul(), service.name);
+    let Ok(answer) = client.try_send(client.request(Method::GET, &url)).await else { return false };
+    let entries = serde_json::from_str::<Value>(&answer.text).unwrap_or_default();
+    entries.as_array().is_some_and(|all| all.iter().any(|entry| entry["Service"]["Port"] == port))
 }

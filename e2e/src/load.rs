@@ -90,9 +90,16 @@ pub struct Plan {
 }
 
 /// Starts a load of claims on `coupon`.
-pub fn start(client: &Client, minter: &Minter, coupon: u64, plan: &Plan) -> Load {
+///
+/// Each token is shown to the gateway once before, on a claim without a coupon, which is refused: so the race is not
+/// one for the first verification of a token, and what is in flight is in flight at the issue service.
+///
+/// # Panics
+/// When a token is not accepted.
+pub async fn start(client: &Client, minter: &Minter, coupon: u64, plan: &Plan) -> Load {
     let tokens: Arc<Vec<(u64, String)>> =
         Arc::new(plan.users.iter().map(|&user| (user, minter.token(user))).collect());
+    show(client, &tokens, plan.workers).await;
     let live = Arc::new(Live {
         begin: Instant::now(),
         in_flight: AtomicUsize::new(0),
@@ -112,6 +119,23 @@ pub fn start(client: &Client, minter: &Minter, coupon: u64, plan: &Plan) -> Load
         });
     }
     Load { live, workers }
+}
+
+async fn show(client: &Client, tokens: &Arc<Vec<(u64, String)>>, workers: usize) {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut shown = JoinSet::new();
+    for _ in 0..workers {
+        let (client, next, tokens) = (client.clone(), Arc::clone(&next), Arc::clone(tokens));
+        shown.spawn(async move {
+            while let Some((_, token)) = tokens.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let answer = client.post("/coupon-issues", Some(token), &json!({})).await;
+                answer.problem(400, "VALIDATION_FAILED");
+            }
+        });
+    }
+    while let Some(worker) = shown.join_next().await {
+        worker.unwrap_or_else(|error| panic!("a token was not accepted: {error}"));
+    }
 }
 
 impl Load {
@@ -225,17 +249,6 @@ impl Record {
         let ids: BTreeSet<_> = winners.values().collect();
         assert_eq!(ids.len(), winners.len(), "two users share an issue id");
         winners
-    }
-
-    /// How many users were told ISSUED more than once with status 200: a second one is a repeat and must be a 409.
-    pub fn told_twice(&self) -> usize {
-        let mut told = BTreeMap::new();
-        for attempt in &self.attempts {
-            if matches!(attempt.outcome, Outcome::Issued(_)) {
-                *told.entry(attempt.user).or_insert(0) += 1;
-            }
-        }
-        told.values().filter(|&&times| times > 1).count()
     }
 
     pub fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {

@@ -19,6 +19,8 @@ pub struct Stack {
     pub redis: Redis,
     pub signing_key_file: PathBuf,
     pub jwt: Jwt,
+    #[serde(rename = "consulUi")]
+    pub consul_ui: String,
     #[serde(skip)]
     pub folder: PathBuf,
 }
@@ -39,6 +41,8 @@ pub struct Service {
     #[serde(default)]
     pub admin_url: Option<String>,
     pub pid: i32,
+    /// As the supervisor sees it.
+    pub ready: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +50,7 @@ pub struct Server {
     pub name: String,
     pub address: String,
     pub pid: i32,
+    pub ready: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -100,6 +105,11 @@ impl Stack {
                 .map_or_else(String::new, |error| error.to_string()),
         };
         panic!("{} is no state of a running stack: {error}", file.display());
+    }
+
+    /// Where Consul answers: its UI is below it.
+    pub fn consul(&self) -> &str {
+        self.consul_ui.trim_end_matches('/').trim_end_matches("/ui")
     }
 
     /// The instances of a service, in the order of the state.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::client::Client;
 use e2e::coupons::{self, OPEN};
-use e2e::load::{self, Outcome, Plan, Record};
+use e2e::load::{self, Live, Outcome, Plan, Record};
 use e2e::stack::{Stack, alone};
 use e2e::tokens::{Minter, user_ids};
 use e2e::{audit, faults, users};
@@ -17,6 +17,8 @@ const WORKERS: usize = 150;
 const IN_FLIGHT: usize = 50;
 /// Answers before the fault: far enough into the race, and far from its end.
 const ANSWERS: usize = 600;
+/// Long enough for every worker to be at the frozen instance's mercy once; shorter than any timeout.
+const FROZEN: Duration = Duration::from_millis(200);
 /// The gateway stops using a dead instance within this.
 const NOTICE: Duration = Duration::from_secs(3);
 
@@ -28,35 +30,58 @@ struct Struck {
     in_flight: usize,
 }
 
-/// A race with `strike` in its middle, then the audit, then the stack whole again.
-async fn race_with(strike: impl AsyncFnOnce(&Stack)) -> Struck {
-    let stack = Stack::load();
+/// The state of the load when a fault strikes.
+struct Moment {
+    at: Duration,
+    in_flight: usize,
+}
+
+impl Moment {
+    fn now(live: &Live) -> Self {
+        Self { at: live.elapsed(), in_flight: live.in_flight() }
+    }
+}
+
+/// A race with `strike` in its middle, then the audit, then the stack whole again. `strike` says when it struck.
+async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck {
+    let stack = faults::wait_until_whole(&Stack::load()).await;
     let client = Client::gateway(&stack);
     let admin = users::admin(&stack, &client).await;
     let coupon = coupons::create(&client, &admin, STOCK as u64, OPEN).await;
     let mysql = audit::mysql(&stack).await;
     let plan = Plan { users: user_ids(USERS), parallel: 2, workers: WORKERS };
-    let load = load::start(&client, &Minter::of(&stack), coupon, &plan);
+    let load = load::start(&client, &Minter::of(&stack), coupon, &plan).await;
 
     load.live.wait_for(ANSWERS, IN_FLIGHT).await;
-    let (in_flight, at) = (load.live.in_flight(), load.live.elapsed());
-    strike(&stack).await;
+    let Moment { at, in_flight } = strike(&stack, &load.live).await;
     let record = load.finish().await;
+    // First of all, so that a failure here is no failure of the next test.
+    faults::wait_until_whole(&stack).await;
     println!("{in_flight} claims in flight at {at:?}; {}", record.summary());
     assert!(in_flight >= IN_FLIGHT, "{in_flight} claims in flight: this proves nothing");
 
     assert_eq!(record.count(|o| matches!(o, Outcome::Wrong(..))), 0, "{:?}", record.sample());
     audit::check(&mysql, coupon, STOCK, &record).await;
     audit::wait_for_issued(&client, coupon, STOCK as u64, Duration::from_secs(60)).await;
-    faults::wait_until_whole(&stack).await;
     Struck { record, at, in_flight }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_of_the_issue_service_dies() {
     let _stack = alone().await;
-    let struck = race_with(async |stack| faults::kill_9(stack.one("issue-service").pid)).await;
+    let struck = race_with(async |stack, live| {
+        let pid = stack.one("issue-service").pid;
+        // Frozen for a moment, so that claims are surely in its hands when it dies.
+        faults::freeze(pid);
+        tokio::time::sleep(FROZEN).await;
+        let moment = Moment::now(live);
+        faults::kill_9(pid);
+        moment
+    })
+    .await;
     let failed: Vec<_> = struck.record.failed().collect();
+    println!("{} claims lost", failed.len());
+    assert!(!failed.is_empty(), "no claim was in the hands of the instance that died: this proves nothing");
     assert!(
         failed.len() <= struck.in_flight,
         "{} claims failed, {} were in flight",
@@ -71,7 +96,13 @@ async fn an_instance_of_the_issue_service_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_dies() {
     let _stack = alone().await;
-    let struck = race_with(async |stack| faults::kill_9(stack.one("issue-consumer").pid)).await;
+    let struck = race_with(async |stack, live| {
+        let pid = stack.one("issue-consumer").pid;
+        let moment = Moment::now(live);
+        faults::kill_9(pid);
+        moment
+    })
+    .await;
     assert_eq!(
         struck.record.failed().count(),
         0,
@@ -83,14 +114,26 @@ async fn a_consumer_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_master_dies() {
     let _stack = alone().await;
-    let struck = race_with(async |stack| faults::kill_9(faults::redis_master_pid(stack).await)).await;
+    let struck = race_with(async |stack, live| {
+        let pid = faults::redis_master_pid(stack).await;
+        let moment = Moment::now(live);
+        faults::kill_9(pid);
+        moment
+    })
+    .await;
     assert_eq!(struck.record.count(|o| matches!(o, Outcome::Broken(_))), 0, "{:?}", struck.record.sample());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_coupon_service_is_restarted() {
     let _stack = alone().await;
-    let struck = race_with(async |stack| faults::terminate(stack.one("coupon-service").pid)).await;
+    let struck = race_with(async |stack, live| {
+        let pid = stack.one("coupon-service").pid;
+        let moment = Moment::now(live);
+        faults::terminate(pid);
+        moment
+    })
+    .await;
     assert_eq!(
         struck.record.failed().count(),
         0,

@@ -6,7 +6,7 @@ use e2e::client::Client;
 use e2e::coupons::{self, OPEN, claim};
 use e2e::stack::{Stack, alone};
 use e2e::tokens::{Minter, user_ids};
-use e2e::{secrets, users};
+use e2e::{faults, secrets, users};
 use serde_json::json;
 
 /// Shorter ones would be found by chance.
@@ -39,7 +39,7 @@ fn has_jwt(text: &str) -> bool {
 #[tokio::test]
 async fn no_log_holds_a_password_a_token_or_a_key() {
     let _stack = alone().await;
-    let stack = Stack::load();
+    let stack = faults::wait_until_whole(&Stack::load()).await;
     let client = Client::gateway(&stack);
     let minter = Minter::of(&stack);
 

@@ -3,19 +3,16 @@
 
 use std::sync::Arc;
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
 use platform::config::Secret;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::argon::Memory;
+
+mod argon;
 
 /// Shortest and longest password, in characters.
 pub const MIN_LENGTH: usize = 8;
 pub const MAX_LENGTH: usize = 128;
-
-/// Argon2id with 19 MiB, two passes and one lane: OWASP's first recommendation.
-const MEMORY_KIB: u32 = 19 * 1024;
-const PASSES: u32 = 2;
-const LANES: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
@@ -35,6 +32,7 @@ pub enum PasswordError {
 pub struct Passwords {
     slots: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    memory: Arc<Memory>,
     /// The hash of a password that nobody knows: what an unknown account is checked against.
     dummy: Arc<str>,
 }
@@ -44,18 +42,22 @@ impl Passwords {
     pub fn new(parallelism: usize, max_waiting: usize) -> Result<Self, PasswordError> {
         let mut nobody_knows = [0; 32];
         aws_lc_rs::rand::fill(&mut nobody_knows)?;
+        let memory = Memory::default();
+        let dummy = memory.hash(&nobody_knows)?.into();
         Ok(Self {
             slots: Arc::new(Semaphore::new(parallelism)),
             queue: Arc::new(Semaphore::new(parallelism + max_waiting)),
-            dummy: hash_blocking(&nobody_knows)?.into(),
+            memory: Arc::new(memory),
+            dummy,
         })
     }
 
     /// The PHC string to store for a new password.
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
         let turn = self.turn().await?;
+        let memory = Arc::clone(&self.memory);
         tokio::task::spawn_blocking(move || {
-            let hash = hash_blocking(password.expose().as_bytes());
+            let hash = memory.hash(password.expose().as_bytes());
             drop(turn);
             hash
         })
@@ -65,10 +67,10 @@ impl Passwords {
     /// Whether `password` is the one behind `stored`; `None` (no such account) costs the same and is never right.
     pub async fn verify(&self, stored: Option<String>, password: Secret) -> Result<bool, PasswordError> {
         let turn = self.turn().await?;
-        let dummy = Arc::clone(&self.dummy);
+        let (memory, dummy) = (Arc::clone(&self.memory), Arc::clone(&self.dummy));
         tokio::task::spawn_blocking(move || {
             let phc = stored.as_deref().unwrap_or(&dummy);
-            let checked = verify_blocking(phc, password.expose().as_bytes());
+            let checked = memory.verify(phc, password.expose().as_bytes());
             drop(turn);
             Ok(checked? && stored.is_some())
         })
@@ -82,27 +84,6 @@ impl Passwords {
         // The semaphores are never closed, so this waits and can't fail.
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
         Ok((place, slot))
-    }
-}
-
-fn argon2() -> Result<Argon2<'static>, PasswordError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(argon2::password_hash::Error::from)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-}
-
-fn hash_blocking(password: &[u8]) -> Result<String, PasswordError> {
-    let mut salt = [0; 16];
-    aws_lc_rs::rand::fill(&mut salt)?;
-    let salt = SaltString::encode_b64(&salt)?;
-    Ok(argon2()?.hash_password(password, &salt)?.to_string())
-}
-
-/// The parameters are those of the stored hash, so hashes outlive a change of the constants above.
-fn verify_blocking(phc: &str, password: &[u8]) -> Result<bool, PasswordError> {
-    match argon2()?.verify_password(password, &PasswordHash::new(phc)?) {
-        Ok(()) => Ok(true),
-        Err(argon2::password_hash::Error::Password) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -97,7 +97,9 @@ impl Bench {
         arguments.extend(shape);
         let load = self.couponctl.load(&arguments)?;
         step.say("auditing");
-        let audit = self.couponctl.audit(coupon, &answers)?;
+        // A machine driven to its limit makes Redis late, and whoever passed without it is not in its set; the rows
+        // and the answers must add up all the same.
+        let audit = self.couponctl.audit(coupon, &answers, &["--redis-may-differ"])?;
         if audit["ok"] != true {
             bail!("{name}: the audit of coupon {coupon} failed: {}", audit["checks"]);
         }

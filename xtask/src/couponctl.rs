@@ -35,9 +35,10 @@ impl Couponctl {
     }
 
     /// An audit that finds faults ends without success, and its JSON says which.
-    pub(crate) fn audit(&self, coupon: u64, answers: &Path) -> Result<Value> {
-        let arguments =
-            ["audit", "--coupon", &coupon.to_string(), "--answers", &text(answers), "--wait", "60s"];
+    pub(crate) fn audit(&self, coupon: u64, answers: &Path, more: &[&str]) -> Result<Value> {
+        let (coupon, answers) = (coupon.to_string(), text(answers));
+        let mut arguments = vec!["audit", "--coupon", &coupon, "--answers", &answers, "--wait", "60s"];
+        arguments.extend(more);
         let (value, success) = self.output(&arguments)?;
         if !success && value["checks"].is_null() {
             bail!("couponctl audit failed: {value}");

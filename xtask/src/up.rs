@@ -24,6 +24,9 @@ use crate::{first_coupon, table};
 /// Longer than the supervisor's own ten seconds.
 const DOWN_PATIENCE: Duration = Duration::from_secs(15);
 
+/// What shells give for the end by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
 pub(crate) fn folder(place: &Place) -> Result<Folder> {
     let root = place.dir.clone().unwrap_or_else(|| workspace().join("target/firstcome"));
     Folder::new(&root)
@@ -53,8 +56,8 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
     let result = run(&stack, arguments);
     stack.stop();
     match result {
-        // Ctrl-C is the ordinary end.
-        Err(_) if interrupt.requested() => Ok(ExitCode::SUCCESS),
+        // Cut off before it was ready, or in the middle of the demo: no error to explain, but no success either.
+        Err(_) if interrupt.requested() => Ok(ExitCode::from(INTERRUPTED)),
         other => other,
     }
 }

@@ -180,10 +180,12 @@ impl Serving {
         lifecycle.spawn("definitions", definitions.clone().follow_changes());
         lifecycle
             .spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
+        let doorman = Doorman::new(redis, lifecycle.clone());
+        lifecycle.spawn("doorman", doorman.clone().catch_up(partitions.clone()));
         let claims = Claims {
             partitions,
             log,
-            doorman: Doorman::new(redis, lifecycle.clone()),
+            doorman,
             definitions,
             refusals,
             clock: Clock::system(),

@@ -3,18 +3,19 @@
 //! Redis may lose data, fail over, lie or be gone. What it answers costs or saves appends and never decides:
 //! nobody wins or loses by it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use platform::lifecycle::Lifecycle;
+use platform::lifecycle::{BoxError, Lifecycle};
 use platform::redis::{Connection, Redis};
 use redis::{ErrorKind, RedisError};
 use tokio::sync::oneshot;
 
-use crate::ids::{CouponId, UserId};
+use crate::ids::{CouponId, UserId, partition_of};
+use crate::ledger::partition::Partition;
 
 /// Checked into Redis on every new connection.
 pub const ADMIT: &str = include_str!("doorman/admit.lua");
@@ -25,6 +26,11 @@ const BATCH: usize = 512;
 const LATE: Duration = Duration::from_millis(100);
 /// After a late or failed call, nobody asks for this long.
 const REST: Duration = Duration::from_secs(1);
+
+/// Between two rounds of setting right what was missed.
+const CATCH_UP: Duration = Duration::from_millis(500);
+/// Users that are remembered as doubtful; the set may stay wrong for others, which costs appends and nothing else.
+const MOST_DOUBTFUL: usize = 200_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
@@ -49,6 +55,8 @@ struct Shared {
     lifecycle: Lifecycle,
     /// Who waits for the next call, by coupon. A coupon has an entry while a call of it is in flight.
     gathering: Mutex<HashMap<CouponId, Vec<Asking>>>,
+    /// Users whom the set may hold wrongly or lack, because an answer was late or never asked for.
+    doubtful: Mutex<HashSet<(CouponId, UserId)>>,
     start: Instant,
     /// Milliseconds after `start` until which nobody asks.
     resting_until: AtomicU64,
@@ -68,6 +76,7 @@ impl Doorman {
             sha: redis::Script::new(ADMIT).get_hash().to_owned(),
             lifecycle,
             gathering: Mutex::default(),
+            doubtful: Mutex::default(),
             start: Instant::now(),
             resting_until: AtomicU64::new(0),
         };
@@ -78,6 +87,7 @@ impl Doorman {
     /// is in flight shares the next one.
     pub async fn ask(&self, coupon: CouponId, user: UserId, stock: u32) -> Word {
         if self.shared.is_resting() {
+            self.shared.doubt(coupon, user);
             return Word::Away;
         }
         let (word, answer) = oneshot::channel();
@@ -100,7 +110,23 @@ impl Doorman {
             let shared = self.shared.clone();
             self.shared.lifecycle.spawn_detached(async move { shared.serve(coupon, first).await });
         }
-        answer.await.unwrap_or(Word::Away)
+        let word = answer.await.unwrap_or(Word::Away);
+        if word == Word::Away {
+            self.shared.doubt(coupon, user);
+        }
+        word
+    }
+
+    /// Sets right what he missed while he was late or away: winners are added, others removed. For as long as the
+    /// process runs.
+    pub async fn catch_up(self, partitions: Arc<[Partition]>) -> Result<(), BoxError> {
+        let stop = self.shared.lifecycle.background_stop();
+        while tokio::time::timeout(CATCH_UP, stop.cancelled()).await.is_err() {
+            if !self.shared.is_resting() {
+                self.shared.catch_up(&partitions).await;
+            }
+        }
+        Ok(())
     }
 
     /// Takes back the admission of a user whose claim has lost.
@@ -168,6 +194,46 @@ impl Shared {
             Err(_) => {
                 metrics::counter!("firstcome_doorman_away_total").increment(batch.len() as u64);
                 vec![Word::Away; batch.len()]
+            }
+        }
+    }
+
+    fn doubt(&self, coupon: CouponId, user: UserId) {
+        let mut doubtful = self.doubtful.lock();
+        if doubtful.len() < MOST_DOUBTFUL {
+            doubtful.insert((coupon, user));
+        }
+    }
+
+    async fn catch_up(&self, partitions: &[Partition]) {
+        let mut chunks: HashMap<(CouponId, &str), Vec<UserId>> = HashMap::new();
+        for (coupon, user) in std::mem::take(&mut *self.doubtful.lock()) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the length is the number of partitions, a u32"
+            )]
+            let partition = &partitions[partition_of(coupon, partitions.len() as u32) as usize];
+            let won = partition.with(|ledger| {
+                ledger.coupon(coupon).is_some_and(|coupon| coupon.winners.get(user).is_some())
+            });
+            if won {
+                chunks.entry((coupon, "SADD")).or_default().push(user);
+            } else if partition.is_in_flight(coupon, user) {
+                self.doubt(coupon, user);
+            } else {
+                chunks.entry((coupon, "SREM")).or_default().push(user);
+            }
+        }
+        for ((coupon, verb), users) in chunks {
+            for users in users.chunks(BATCH) {
+                let mut command = redis::cmd(verb);
+                command.arg(users_key(coupon));
+                for user in users {
+                    command.arg(user.0);
+                }
+                if self.call::<u32>(&command).await.is_err() {
+                    users.iter().for_each(|user| self.doubt(coupon, *user));
+                }
             }
         }
     }

@@ -24,8 +24,9 @@ pub struct BuildInfo {
     pub service: &'static str,
     pub instance: String,
     pub version: &'static str,
-    /// `unknown` in debug builds and where the build saw no git.
-    pub commit: &'static str,
+    /// The commit it was built from, as who starts it says (`FIRSTCOME_GIT_COMMIT`); otherwise `unknown`. Not compiled in:
+    /// every commit would build everything anew.
+    pub commit: String,
     pub config_commit: Option<String>,
     pub started_ms: u64,
 }
@@ -37,7 +38,7 @@ impl BuildInfo {
             service,
             instance: instance.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
-            commit: option_env!("FIRSTCOME_GIT_COMMIT").unwrap_or("unknown"),
+            commit: std::env::var("FIRSTCOME_GIT_COMMIT").unwrap_or_else(|_| "unknown".to_owned()),
             config_commit,
             started_ms: crate::clock::now_ms(),
         }

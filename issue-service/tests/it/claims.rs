@@ -134,9 +134,16 @@ async fn without_redis_the_own_door_serves_everybody() {
     let (one, two) = (system.serving().await, system.serving().await);
     let coupon = system.coupon(&one, 50).await;
     let outcomes = race(&[&one, &two], coupon, users(500), 1).await;
-    assert_eq!(issued(&outcomes).len(), 50);
-    let refused = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut).count();
-    assert_eq!(refused, 450);
+    let winners = issued(&outcomes);
+    assert_eq!(winners.len(), 50);
+    // On a slow machine the budget may end before the turn comes: that is no refusal, so they ask again.
+    for (user, outcome) in outcomes.into_iter().filter(|(user, _)| !winners.contains(user)) {
+        let mut outcome = outcome;
+        while outcome == Outcome::Unavailable {
+            outcome = two.claims.claim(coupon, user).await;
+        }
+        assert_eq!(outcome, Outcome::SoldOut, "{user}");
+    }
 }
 
 /// A set that was wiped in the middle lets everybody in again; the log does not.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::config::ConsulSettings;
+use crate::health::{Health, Status};
 use crate::lifecycle::{Causes, Lifecycle};
 
 /// The agent is on the same machine.
@@ -94,6 +95,11 @@ impl Consul {
     /// # Errors
     /// When the agent is away or refuses.
     pub async fn register(&self, registration: &Registration) -> Result<(), ConsulError> {
+        self.register_as(registration, false).await
+    }
+
+    /// The same; with `passing` the instance counts at once, until the check says otherwise.
+    async fn register_as(&self, registration: &Registration, passing: bool) -> Result<(), ConsulError> {
         let body = json!({
             "ID": registration.id,
             "Name": registration.name,
@@ -109,7 +115,7 @@ impl Consul {
                 "Timeout": "1s",
                 // The shortest that Consul takes; no failure detector, only for what never comes back.
                 "DeregisterCriticalServiceAfter": "1m",
-                "Status": "critical",
+                "Status": if passing { "passing" } else { "critical" },
             },
         });
         let path = "/v1/agent/service/register?replace-existing-checks=true";
@@ -127,7 +133,8 @@ impl Consul {
     }
 
     /// Registers, and again whenever Consul has forgotten, until the process stops. Its absence is waited out.
-    pub fn keep_registered(&self, registration: Registration, lifecycle: &Lifecycle) {
+    /// Whoever is ready is found at once, without waiting for Consul's next check.
+    pub fn keep_registered(&self, registration: Registration, health: Health, lifecycle: &Lifecycle) {
         let (consul, stopping) = (self.clone(), lifecycle.stopping());
         lifecycle.spawn("consul registration", async move {
             let keep = async {
@@ -137,7 +144,10 @@ impl Consul {
                     // has registered itself is its own.
                     let known = if told { consul.knows(&registration.id).await } else { Ok(false) };
                     let known = match known {
-                        Ok(false) => consul.register(&registration).await.map(|()| true),
+                        Ok(false) => {
+                            let ready = health.readiness() == Status::Up;
+                            consul.register_as(&registration, ready).await.map(|()| true)
+                        }
                         known => known,
                     };
                     match known {

@@ -206,7 +206,8 @@ where
     tracing::info!(%address, admin = %admin.address(), "serving");
     let name = app.name.unwrap_or(service);
     if let Some(consul) = &consul {
-        consul.keep_registered(registration(name, &instance, address, admin.address()), &lifecycle);
+        let registration = registration(name, &instance, address, admin.address());
+        consul.keep_registered(registration, health.clone(), &lifecycle);
     }
 
     stopping.cancelled().await;

@@ -5,6 +5,7 @@ use axum::Router;
 use axum::routing::get;
 use platform::config::{ConsulSettings, ServerSettings};
 use platform::consul::{Consul, Registration};
+use platform::health::Health;
 use platform::http::client::{CallError, ServiceClient};
 use platform::http::server::Server;
 use platform::identity::{IdentitySigner, IdentityVerifier, SERVICE};
@@ -79,7 +80,7 @@ async fn what_consul_has_forgotten_is_registered_again() {
     let (consul, lifecycle) = (Consul::new(&Servers::get().consul()), Lifecycle::new());
     let (name, server) = (unique_name("platform"), serve());
     let id = format!("{name}-1");
-    consul.keep_registered(registration(&name, &id, &server), &lifecycle);
+    consul.keep_registered(registration(&name, &id, &server), Health::new(), &lifecycle);
     let mut watch = consul.watch(&name);
     tokio::time::timeout(SOON, watch.wait_for(|found| !found.is_empty())).await.unwrap().unwrap();
     consul.deregister(&id).await.unwrap();

@@ -32,7 +32,7 @@ use crate::{http, store};
 
 const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledged claims that a stopping producer still waits for.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH: Duration = Duration::from_millis(800);
 
 #[derive(Clone, Debug)]
 pub struct AppState {

@@ -157,6 +157,9 @@ impl Journey<'_> {
                         return outcome;
                     }
                 }
+                Standing::NoDefinition if self.claims.definitions.is_newer_known(self.coupon, 0) => {
+                    self.wait_for_definition(0).await;
+                }
                 Standing::NoDefinition if unknown && news => return Outcome::NotFound,
                 Standing::NoDefinition => match self.claims.definitions.obtain(self.coupon).await {
                     Ok(Some(_)) => self.wait_for_definition(0).await,
@@ -259,12 +262,18 @@ impl Journey<'_> {
         if matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser | Answer::NotSent)) {
             self.sent.store(false, Ordering::Relaxed);
         }
+        if !matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser)) && word != Word::Admitted
+            || matches!(answer, Ok(Answer::Unknown | Answer::NotSent) | Err(_))
+        {
+            // Won past the doorman, or admitted by him and not known to have won.
+            self.claims.doorman.doubt(self.coupon, self.user);
+        }
         match answer {
             Ok(Answer::Issued(winner)) => Some(Outcome::Issued(winner)),
             Ok(Answer::Already(winner)) => Some(Outcome::Already(winner)),
             Ok(Answer::Lost(decision)) => {
                 if word == Word::Admitted {
-                    self.claims.doorman.dismiss(self.coupon, self.user);
+                    self.claims.doorman.doubt(self.coupon, self.user);
                 }
                 self.lost(decision)
             }

@@ -155,10 +155,16 @@ impl Definitions {
                         });
                     }
                 }
-                _ = tick.tick() => match self.shared.changed_since(seen).await {
-                    Ok(version) => seen = version.saturating_sub(OVERLAP),
-                    Err(error) => tracing::debug!(%error, "the coupon service can't be asked for changes"),
-                },
+                _ = tick.tick() => {
+                    let changed = tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        changed = self.shared.changed_since(seen) => changed,
+                    };
+                    match changed {
+                        Ok(version) => seen = version.saturating_sub(OVERLAP),
+                        Err(error) => tracing::debug!(%error, "the coupon service can't be asked for changes"),
+                    }
+                }
             }
         }
     }
@@ -247,6 +253,7 @@ impl Shared {
                 let mut newer = self.newer.lock();
                 let Some(wanted) = newer.get(&coupon).copied() else { return };
                 let done = in_force.is_some_and(|version| version >= wanted.version)
+                    || partition.is_stopped()
                     || is_retired(partition, coupon);
                 if done {
                     newer.remove(&coupon);

@@ -129,14 +129,9 @@ impl Doorman {
         Ok(())
     }
 
-    /// Takes back the admission of a user whose claim has lost.
-    pub fn dismiss(&self, coupon: CouponId, user: UserId) {
-        let shared = self.shared.clone();
-        self.shared.lifecycle.spawn_detached(async move {
-            let mut command = redis::cmd("SREM");
-            command.arg(users_key(coupon)).arg(user.0);
-            let _ = shared.call::<u32>(&command).await;
-        });
+    /// Has the set put right for a user of whom it may not say what the ledger says.
+    pub fn doubt(&self, coupon: CouponId, user: UserId) {
+        self.shared.doubt(coupon, user);
     }
 }
 
@@ -150,7 +145,10 @@ impl Shared {
         loop {
             let words = self.admit(coupon, &batch).await;
             for (asking, word) in batch.drain(..).zip(words) {
-                let _ = asking.word.send(word);
+                if asking.word.send(word).is_err() && word == Word::Admitted {
+                    // Nobody is there any more to make use of the slot.
+                    self.doubt(coupon, asking.user);
+                }
             }
             let mut gathering = self.gathering.lock();
             let Some(waiting) = gathering.get_mut(&coupon) else { return };
@@ -164,6 +162,10 @@ impl Shared {
     }
 
     async fn admit(&self, coupon: CouponId, batch: &[Asking]) -> Vec<Word> {
+        if self.is_resting() {
+            // They gathered behind a call that was late.
+            return vec![Word::Away; batch.len()];
+        }
         // The newest definition anybody in the batch has seen.
         let stock = batch.last().map_or(0, |asking| asking.stock);
         let key = users_key(coupon);
@@ -207,7 +209,9 @@ impl Shared {
 
     async fn catch_up(&self, partitions: &[Partition]) {
         let mut chunks: HashMap<(CouponId, &str), Vec<UserId>> = HashMap::new();
-        for (coupon, user) in std::mem::take(&mut *self.doubtful.lock()) {
+        // Taken first: the lock must not be held while those who are in flight are put back.
+        let doubtful = std::mem::take(&mut *self.doubtful.lock());
+        for (coupon, user) in doubtful {
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the length is the number of partitions, a u32"
@@ -226,6 +230,11 @@ impl Shared {
         }
         for ((coupon, verb), users) in chunks {
             for users in users.chunks(BATCH) {
+                if self.is_resting() {
+                    // Late again: the rest has to wait for another round.
+                    users.iter().for_each(|user| self.doubt(coupon, *user));
+                    continue;
+                }
                 let mut command = redis::cmd(verb);
                 command.arg(users_key(coupon));
                 for user in users {

@@ -77,7 +77,8 @@ fn ask(
         last = Some(Instant::now());
         match client.fetch_watermarks(topic, log::number(partition.id()), TIMEOUT) {
             Ok((_, end)) => {
-                let end = u64::try_from(end).unwrap_or(0);
+                // Below zero it says nothing, and nobody may be refused on that.
+                let Ok(end) = u64::try_from(end) else { continue };
                 for waiter in asking {
                     partition.wake_at(end, waiter);
                 }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
-use platform::identity::Caller;
+use platform::identity::{Caller, Identity};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -47,7 +47,7 @@ pub async fn claim(
     Caller(identity): Caller,
     Json(claim): Json<Claim>,
 ) -> Result<Response, Problem> {
-    let (coupon, user) = (coupon_id(claim.coupon_id)?, UserId(identity.user));
+    let (coupon, user) = (coupon_id(claim.coupon_id)?, user_id(&identity)?);
     let outcome = state.claims.claim(coupon, user).await;
     metrics::counter!("firstcome_claims_total", "outcome" => name(outcome)).increment(1);
     match outcome {
@@ -75,6 +75,12 @@ fn coupon_id(id: u64) -> Result<CouponId, Problem> {
     }
 }
 
+/// Services call as user 0; they hold no coupons.
+fn user_id(identity: &Identity) -> Result<UserId, Problem> {
+    let user = Some(identity.user).filter(|id| (1..=MAX_ID).contains(id));
+    user.map(UserId).ok_or_else(Problem::forbidden)
+}
+
 fn name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Issued(_) => "issued",
@@ -100,7 +106,7 @@ pub async fn status(
     Caller(identity): Caller,
     Path(coupon): Path<u64>,
 ) -> Result<Response, Problem> {
-    let (coupon, user) = (coupon_id(coupon)?, UserId(identity.user));
+    let (coupon, user) = (coupon_id(coupon)?, user_id(&identity)?);
     let receipt = match state.claims.status(coupon, user).await {
         claim::Status::Issued(winner) => Receipt::issued(coupon, user, winner),
         claim::Status::Pending => Receipt::without(coupon, user, Status::Pending),
@@ -139,7 +145,7 @@ pub async fn mine(
     Caller(identity): Caller,
     Query(paging): Query<Paging>,
 ) -> Result<Response, Problem> {
-    let user = UserId(identity.user);
+    let user = user_id(&identity)?;
     let limit = paging.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(Problem::validation().field("limit", format!("must be between 1 and {LARGEST_PAGE}")));
@@ -152,7 +158,7 @@ pub async fn mine(
     };
     let mut found = store::issues_of(&state.pool, user, before, limit + 1)
         .await
-        .map_err(|cause| Problem::upstream_unavailable().source(cause))?;
+        .map_err(|cause| error::unavailable().source(cause))?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let last = found.last().filter(|_| more);

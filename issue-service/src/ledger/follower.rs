@@ -17,7 +17,7 @@ use super::Entry;
 use crate::log;
 
 const POLL: Duration = Duration::from_millis(50);
-const ASK: Duration = Duration::from_secs(5);
+const ASK: Duration = Duration::from_secs(1);
 
 /// What a follower hands its records to. It is called on the follower's thread and may block it: that is the
 /// backpressure.
@@ -60,7 +60,7 @@ impl Follower {
         let (commands, inbox) = mpsc::channel();
         let topic = kafka.topic.clone();
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
-            Thread { consumer, topic, reader, following: HashMap::new() }.run(&inbox);
+            Thread { consumer, topic, reader, following: HashMap::new(), in_doubt: false }.run(&inbox);
         });
         match thread {
             Ok(thread) => Ok(Self { commands: Some(commands), thread: Some(thread) }),
@@ -100,6 +100,8 @@ struct Thread<R> {
     reader: R,
     /// The offset due next, by partition.
     following: HashMap<u32, u64>,
+    /// librdkafka has met an offset that isn't there and reads that partition no further, without saying which.
+    in_doubt: bool,
 }
 
 impl<R: Reader> Thread<R> {
@@ -120,6 +122,9 @@ impl<R: Reader> Thread<R> {
                 }
             }
             self.follow(&wanted);
+            if self.in_doubt {
+                self.settle_doubt();
+            }
             // The borrow of the message ends before the next command is looked at.
             let ended = match self.consumer.poll(POLL) {
                 None => None,
@@ -198,21 +203,30 @@ impl<R: Reader> Thread<R> {
         }
     }
 
-    /// Errors carry no partition. Those that say that a log was cut are traced to it by its bounds; all others
-    /// are transient, and librdkafka goes on by itself.
+    /// Errors carry no partition. All but those that say that a log was cut are transient, and librdkafka goes on
+    /// by itself.
     fn examine(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
-        let cut =
-            matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange));
-        if !cut {
+        if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+            self.in_doubt = true;
+        } else {
             tracing::warn!(%error, "the log can't be read at the moment");
-            return;
         }
+    }
+
+    /// Asks for the bounds of every partition until they are known: one that is due outside of them was cut; the
+    /// others are assigned again where they were.
+    fn settle_doubt(&mut self) {
+        let mut again = HashMap::new();
         for (partition, next) in self.following.clone() {
-            let bounds = self.consumer.fetch_watermarks(&self.topic, log::number(partition), ASK);
-            let Ok((low, high)) = bounds else { continue };
-            let next = i64::try_from(next).unwrap_or(i64::MAX);
-            if !(low..=high).contains(&next) {
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&self.topic, log::number(partition), ASK)
+            else {
+                return; // at the next turn
+            };
+            let due = i64::try_from(next).unwrap_or(i64::MAX);
+            if (low..=high).contains(&due) {
+                again.insert(partition, next);
+            } else {
                 self.reader.broken(
                     partition,
                     format!("offset {next} is due, but the log holds {low} to {high}: it was cut, lost or replaced"),
@@ -220,5 +234,7 @@ impl<R: Reader> Thread<R> {
                 self.leave(partition);
             }
         }
+        self.follow(&again);
+        self.in_doubt = false;
     }
 }

@@ -55,15 +55,16 @@ pub async fn prepare(settings: &Settings) -> Result<Topic, TopicError> {
             Err((_, code)) => return Err(KafkaError::AdminOp(code).into()),
         }
     }
-    for _ in 0..20 {
+    let mut tries = 0;
+    loop {
         match check_settings(&admin, settings, &options).await {
-            Err(TopicError::Kafka(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition))) => {
+            Err(TopicError::Kafka(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition)))
+                if tries < 20 =>
+            {
+                tries += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            checked => {
-                checked?;
-                break;
-            }
+            checked => break checked?,
         }
     }
     identify(admin, settings).await

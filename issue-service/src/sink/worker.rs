@@ -120,6 +120,8 @@ impl Worker {
         let mut batch = Batch::new(at);
         let mut spans = Vec::new();
         let mut commit: Option<JoinHandle<Committed>> = None;
+        // What was decided before it is still written.
+        let mut broken: Option<String> = None;
         let mut idle = tokio::time::interval(IDLE);
         idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -140,14 +142,14 @@ impl Worker {
                         Err(error) => return End::Broken(format!("the writer ended: {error}")),
                     }
                 }
-                record = records.recv(), if batch.len() < BATCH => match record {
+                record = records.recv(), if batch.len() < BATCH && broken.is_none() => match record {
                     None => return End::Stopped,
-                    Some(Incoming::Broken(why)) => return End::Broken(why),
+                    Some(Incoming::Broken(why)) => broken = Some(why),
                     Some(Incoming::Record { offset, appended_at, value, trace }) => {
                         let entry = Entry { offset, appended_at, value: &value };
                         match take_in(&mut batch, &mut ledger, &mut resume, entry) {
                             Ok(()) => spans.extend(trace),
-                            Err(why) => return End::Broken(why),
+                            Err(why) => broken = Some(why),
                         }
                     }
                 },
@@ -159,6 +161,12 @@ impl Worker {
                         Err(StoreError::Database(error)) => self.database_is_away(&error),
                     }
                 }
+            }
+            if commit.is_none()
+                && batch.is_empty()
+                && let Some(why) = broken
+            {
+                return End::Broken(why);
             }
             if commit.is_none() && !batch.is_empty() {
                 at = batch.to.next;

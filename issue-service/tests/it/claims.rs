@@ -40,12 +40,14 @@ async fn a_crowd_at_two_instances_gets_the_stock_and_not_one_more() {
 
     let outcomes = race(&[&one, &two], coupon, users(1000), 2).await;
 
-    let winners = issued(&outcomes);
+    let winners: BTreeSet<UserId> = places(&outcomes).into_keys().collect();
     assert_eq!(winners.len(), 100);
     let refused = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut).count();
     let again = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Already(_))).count();
     let told = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Issued(_))).count();
-    assert_eq!(told + again + refused, 2000, "nobody is left without an answer");
+    let mut others = outcomes.iter().map(|(_, outcome)| outcome).collect::<Vec<_>>();
+    others.retain(|o| !matches!(o, Outcome::Issued(_) | Outcome::Already(_) | Outcome::SoldOut));
+    assert_eq!(told + again + refused, 2000, "nobody is left without an answer: {others:?}");
     assert_eq!(told + again, 200, "who asks twice is told twice");
 
     // Whoever asks again gets the same receipt, on any instance; whoever lost has still lost.
@@ -136,14 +138,8 @@ async fn without_redis_the_own_door_serves_everybody() {
     let outcomes = race(&[&one, &two], coupon, users(500), 1).await;
     let winners = issued(&outcomes);
     assert_eq!(winners.len(), 50);
-    // On a slow machine the budget may end before the turn comes: that is no refusal, so they ask again.
-    for (user, outcome) in outcomes.into_iter().filter(|(user, _)| !winners.contains(user)) {
-        let mut outcome = outcome;
-        while outcome == Outcome::Unavailable {
-            outcome = two.claims.claim(coupon, user).await;
-        }
-        assert_eq!(outcome, Outcome::SoldOut, "{user}");
-    }
+    let others = outcomes.iter().filter(|(user, _)| !winners.contains(user));
+    assert!(others.into_iter().all(|(_, outcome)| *outcome == Outcome::SoldOut));
 }
 
 /// A set that was wiped in the middle lets everybody in again; the log does not.

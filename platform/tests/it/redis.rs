@@ -15,8 +15,17 @@ const SCRIPT: &str = "return redis.call('SET', KEYS[1], ARGV[1])";
 
 async fn connected(redis: &Redis, after: u64) -> Connection {
     let mut epochs = redis.watch_epoch();
-    tokio::time::timeout(SOON, epochs.wait_for(|epoch| *epoch > after)).await.unwrap().unwrap();
-    redis.connection().unwrap()
+    let found = async {
+        loop {
+            epochs.wait_for(|epoch| *epoch > after).await.unwrap();
+            // In the middle of a failover a connection may be given up as soon as it was made.
+            match redis.connection() {
+                Some(connection) => break connection,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(SOON, found).await.unwrap()
 }
 
 async fn check(settings: RedisSettings) {

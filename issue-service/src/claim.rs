@@ -5,18 +5,18 @@
 //! "no" but at the offset that was acknowledged for this very claim, or by the rule of refusal.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use platform::clock::Clock;
 use platform::http::trace::Trace;
 use tracing::Instrument as _;
 
-use crate::definition::Definitions;
+use crate::definition::{Away, Definitions};
 use crate::doorman::{Doorman, Word};
 use crate::ids::{CouponId, UserId};
-use crate::ledger::partition::{Answer, Entrance, Partition, Standing};
-use crate::ledger::{Decision, Winner};
+use crate::ledger::partition::{Answer, Entrance, Partition, Pass, Standing, Turn};
+use crate::ledger::{Decision, Definition, Winner};
 use crate::log::Log;
 use crate::refusal::Refusals;
 
@@ -97,8 +97,50 @@ struct Journey<'a> {
     coupon: CouponId,
     user: UserId,
     arrived: Instant,
-    /// Whether something of this request is in flight.
-    sent: AtomicBool,
+    stage: Stage,
+    door: Door<'a>,
+}
+
+/// Where the claim goes in.
+#[derive(Debug)]
+enum Door<'a> {
+    /// The doorman is asked.
+    Doorman,
+    /// Past the doorman, who is away or whose set holds leaked slots.
+    Own,
+    /// Called at the own door.
+    Called(#[expect(dead_code, reason = "held for its end")] Turn<'a>),
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Definition,
+    /// An end of the log that was asked for after the request arrived.
+    News,
+    Doorman,
+    /// An admission that Redis remembers, to show in the ledger.
+    Echo,
+    /// The last slots, to be used up.
+    LastSlots,
+    /// A place at the own door.
+    OwnDoor,
+    /// Its record, to be read back: something of this request is in flight.
+    ReadBack,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::News => "news",
+            Self::Doorman => "doorman",
+            Self::Echo => "echo",
+            Self::LastSlots => "last_slots",
+            Self::OwnDoor => "own_door",
+            Self::ReadBack => "read_back",
+        }
+    }
 }
 
 impl Claims {
@@ -110,22 +152,34 @@ impl Claims {
             return Outcome::Already(winner);
         }
         let Some(_seat) = self.waiting.enter() else { return Outcome::Overloaded };
-        let journey =
-            Journey { claims: self, partition, coupon, user, arrived, sent: AtomicBool::new(false) };
-        match tokio::time::timeout(BUDGET, journey.run()).await {
-            Ok(outcome) => outcome,
-            Err(_) if journey.sent.load(Ordering::Relaxed) => Outcome::Pending,
-            Err(_) => Outcome::Unavailable,
+        let mut journey = Journey {
+            claims: self,
+            partition,
+            coupon,
+            user,
+            arrived,
+            stage: Stage::Definition,
+            door: Door::Doorman,
+        };
+        if let Ok(outcome) = tokio::time::timeout(BUDGET, journey.run()).await {
+            return outcome;
         }
+        let stage = journey.stage.name();
+        metrics::counter!("firstcome_claims_out_of_time_total", "stage" => stage).increment(1);
+        tracing::debug!(coupon.id = coupon.0, user.id = user.0, stage, "a claim's budget has ended");
+        if journey.stage == Stage::ReadBack { Outcome::Pending } else { Outcome::Unavailable }
     }
 
     pub async fn status(&self, coupon: CouponId, user: UserId) -> Status {
         let partition = self.partition_of(coupon);
-        let look = || match partition.standing(coupon, user, 0) {
-            Standing::Winner(winner) => Some(Status::Issued(winner)),
-            Standing::Stopped => Some(Status::Unavailable),
-            _ if partition.is_in_flight(coupon, user) => Some(Status::Pending),
-            _ => None,
+        let look = || {
+            // Read first: a claim that is decided in between shows as its decision.
+            let in_flight = partition.is_in_flight(coupon, user);
+            match partition.standing(coupon, user, 0) {
+                Standing::Winner(winner) => Some(Status::Issued(winner)),
+                Standing::Stopped => Some(Status::Unavailable),
+                _ => in_flight.then_some(Status::Pending),
+            }
         };
         if let Some(known) = look() {
             return known;
@@ -142,26 +196,27 @@ impl Claims {
     }
 }
 
-impl Journey<'_> {
-    async fn run(&self) -> Outcome {
+impl<'a> Journey<'a> {
+    async fn run(&mut self) -> Outcome {
         // Whether the ledger has passed an end of the log that was asked for after this request arrived.
         let mut news = false;
-        let mut own_door = false;
         let mut unknown = false;
         loop {
+            // Read first: a definition that comes into force in between is one that was not yet judged by.
+            let known = self.claims.definitions.newest_known(self.coupon);
             match self.partition.standing(self.coupon, self.user, self.claims.clock.now_ms()) {
                 Standing::Winner(winner) => return Outcome::Already(winner),
                 Standing::Stopped => return Outcome::Unavailable,
                 Standing::Open { stock } => {
-                    if let Some(outcome) = self.try_to_win(stock, &mut own_door).await {
+                    if let Some(outcome) = self.try_to_win(stock).await {
                         return outcome;
                     }
                 }
-                Standing::NoDefinition if self.claims.definitions.is_newer_known(self.coupon, 0) => {
+                Standing::NoDefinition if known > 0 => {
                     self.wait_for_definition(0).await;
                 }
                 Standing::NoDefinition if unknown && news => return Outcome::NotFound,
-                Standing::NoDefinition => match self.claims.definitions.obtain(self.coupon).await {
+                Standing::NoDefinition => match self.obtain_definition().await {
                     Ok(Some(_)) => self.wait_for_definition(0).await,
                     Ok(None) => {
                         unknown = true;
@@ -172,9 +227,7 @@ impl Journey<'_> {
                     }
                     Err(_) => return Outcome::Unavailable,
                 },
-                Standing::Refused { version, .. }
-                    if self.claims.definitions.is_newer_known(self.coupon, version) =>
-                {
+                Standing::Refused { version, .. } if known > version => {
                     self.wait_for_definition(version).await;
                 }
                 Standing::Refused { decision, .. } if news => return refused(decision),
@@ -188,14 +241,21 @@ impl Journey<'_> {
         }
     }
 
-    async fn hear_news(&self) -> bool {
+    async fn obtain_definition(&mut self) -> Result<Option<Definition>, Away> {
+        self.stage = Stage::Definition;
+        self.claims.definitions.obtain(self.coupon).await
+    }
+
+    async fn hear_news(&mut self) -> bool {
+        self.stage = Stage::News;
         self.claims.refusals.news(self.partition.id()).await.is_ok()
     }
 
     /// Waits until a definition above `version` that is on its way is in force.
-    async fn wait_for_definition(&self, version: u64) {
+    async fn wait_for_definition(&mut self, version: u64) {
+        self.stage = Stage::Definition;
         let mut applied = self.claims.definitions.applied();
-        while self.claims.definitions.is_newer_known(self.coupon, version) {
+        while self.claims.definitions.newest_known(self.coupon) > version {
             if applied.changed().await.is_err() {
                 return;
             }
@@ -203,10 +263,11 @@ impl Journey<'_> {
     }
 
     /// `None`: look at the ledger again.
-    async fn try_to_win(&self, stock: u32, own_door: &mut bool) -> Option<Outcome> {
-        let word = match *own_door {
-            true => Word::Away,
-            false => {
+    async fn try_to_win(&mut self, stock: u32) -> Option<Outcome> {
+        let word = match self.door {
+            Door::Own | Door::Called(_) => Word::Away,
+            Door::Doorman => {
+                self.stage = Stage::Doorman;
                 let span = tracing::info_span!("admit", otel.kind = "client", db.system.name = "redis");
                 self.claims.doorman.ask(self.coupon, self.user, stock).instrument(span).await
             }
@@ -214,20 +275,31 @@ impl Journey<'_> {
         match word {
             Word::Admitted | Word::Away => {}
             Word::Already => {
+                self.stage = Stage::Echo;
                 let shown = self.partition.shown(self.coupon, self.user);
                 if tokio::time::timeout(ECHO, shown).await.is_ok() {
                     return None;
                 }
-                self.partition.forget_shown(self.coupon, self.user);
             }
             Word::SoldOut => {
                 // The last slots are in flight. If the ledger doesn't fill, one of them has leaked.
+                self.stage = Stage::LastSlots;
                 let settled = self.partition.settled(self.coupon);
-                *own_door = tokio::time::timeout(LEAK, settled).await.is_err();
+                if tokio::time::timeout(LEAK, settled).await.is_err() {
+                    self.door = Door::Own;
+                }
                 return None;
             }
         }
-        let entrance = self.partition.enter(self.coupon, self.user, self.arrived, word != Word::Away);
+        let pass = match self.door {
+            Door::Called(_) => Pass::Turn,
+            _ if word == Word::Away => Pass::None,
+            _ => Pass::Doorman,
+        };
+        let entrance = self.partition.enter(self.coupon, self.user, self.arrived, pass);
+        if pass == Pass::Turn {
+            self.door = Door::Own; // the turn is over; whoever did not use it calls the next
+        }
         let topic = self.claims.log.topic();
         let span = tracing::info_span!(
             "send",
@@ -239,7 +311,7 @@ impl Journey<'_> {
         );
         let answer = match entrance {
             Entrance::Send { attempt, answer } => {
-                self.sent.store(true, Ordering::Relaxed);
+                self.stage = Stage::ReadBack;
                 // Only who exports spans needs the trace at the other end of the log.
                 let trace = span.in_scope(Trace::innermost).filter(|trace| trace.sampled);
                 let trace = trace.map(|trace| trace.to_string());
@@ -247,21 +319,19 @@ impl Journey<'_> {
                 answer
             }
             Entrance::Joined(answer) => {
-                self.sent.store(true, Ordering::Relaxed);
+                self.stage = Stage::ReadBack;
                 answer
             }
-            Entrance::Wait(turn) => {
-                // Woken when somebody else's claim has ended, or when there is nothing left to wait for.
-                *own_door = true;
-                let _ = turn.await;
+            Entrance::Wait(mut turn) => {
+                self.stage = Stage::OwnDoor;
+                if turn.comes().await {
+                    self.door = Door::Called(turn);
+                }
                 return None;
             }
             Entrance::Stalled | Entrance::Stopped => return Some(Outcome::Unavailable),
         };
         let answer = answer.instrument(span).await;
-        if matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser | Answer::NotSent)) {
-            self.sent.store(false, Ordering::Relaxed);
-        }
         if !matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser)) && word != Word::Admitted
             || matches!(answer, Ok(Answer::Unknown | Answer::NotSent) | Err(_))
         {
@@ -286,7 +356,7 @@ impl Journey<'_> {
     /// This very claim was read back as lost, so the news is newer than the request.
     fn lost(&self, decision: Decision) -> Option<Outcome> {
         let version = self.partition.definition(self.coupon).map_or(0, |(definition, ..)| definition.version);
-        if self.claims.definitions.is_newer_known(self.coupon, version) {
+        if self.claims.definitions.newest_known(self.coupon) > version {
             return None;
         }
         Some(refused(decision))

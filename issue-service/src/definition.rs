@@ -26,6 +26,8 @@ use crate::log::Log;
 const COUPON_SERVICE: &str = "coupon-service";
 /// How long claims on an unknown coupon wait for its definition to be found.
 const LOOK_UP: Duration = Duration::from_millis(250);
+/// How much of it the cache may take: without an answer by then it is a miss.
+const CACHE: Duration = Duration::from_millis(50);
 /// How long a look-up's answer, "no such coupon" included, is kept for others.
 const KEPT: Duration = Duration::from_secs(1);
 /// Between two questions for changed definitions.
@@ -124,9 +126,9 @@ impl Definitions {
         Ok(found)
     }
 
-    /// Whether a definition newer than this version has been obtained and is not in force here yet.
-    pub fn is_newer_known(&self, coupon: CouponId, version: u64) -> bool {
-        self.shared.newer.lock().get(&coupon).is_some_and(|newer| newer.version > version)
+    /// The version of a definition that was obtained and is not in force here yet; 0 if there is none.
+    pub fn newest_known(&self, coupon: CouponId) -> u64 {
+        self.shared.newer.lock().get(&coupon).map_or(0, |newer| newer.version)
     }
 
     /// Changes whenever a definition that was on its way has come into force here.
@@ -183,12 +185,13 @@ impl Shared {
         let Connection { mut conn, epoch } = self.redis.connection()?;
         let mut get = redis::cmd("GET");
         get.arg(format!("coupon:{{{coupon}}}:info"));
-        let text: Option<String> = match get.query_async(&mut conn).await {
-            Ok(text) => text,
-            Err(error) => {
+        let text: Option<String> = match tokio::time::timeout(CACHE, get.query_async(&mut conn)).await {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => {
                 self.redis.report(epoch, &error);
                 None
             }
+            Err(_) => None,
         };
         let cached: Cached = serde_json::from_str(&text?).ok()?;
         let genuine = cached.told.coupon_id == coupon && is_genuine(&cached, &self.mac_secret);
@@ -204,7 +207,8 @@ impl Shared {
     async fn ask(&self, coupon: CouponId) -> Result<Option<Definition>, Away> {
         let path = format!("/internal/coupons/{coupon}");
         match self.coupons.get_json::<Told>(COUPON_SERVICE, &path, LOOK_UP).await {
-            Ok(told) => Ok(told.definition()),
+            // One that can't be carried is not the same as none.
+            Ok(told) => told.definition().map(Some).ok_or(Away),
             Err(CallError::Status(status)) if status.as_u16() == 404 => Ok(None),
             Err(error) => {
                 tracing::debug!(%error, coupon.id = coupon.0, "the coupon service can't be asked");

@@ -217,12 +217,14 @@ impl Shared {
                 reason = "the length is the number of partitions, a u32"
             )]
             let partition = &partitions[partition_of(coupon, partitions.len() as u32) as usize];
+            // Read first: a claim that is decided in between shows as its decision.
+            let in_flight = partition.is_in_flight(coupon, user);
             let won = partition.with(|ledger| {
                 ledger.coupon(coupon).is_some_and(|coupon| coupon.winners.get(user).is_some())
             });
             if won {
                 chunks.entry((coupon, "SADD")).or_default().push(user);
-            } else if partition.is_in_flight(coupon, user) {
+            } else if in_flight {
                 self.doubt(coupon, user);
             } else {
                 chunks.entry((coupon, "SREM")).or_default().push(user);

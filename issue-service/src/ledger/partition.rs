@@ -36,6 +36,7 @@ struct Inner {
     in_flight: HashMap<Key, InFlight>,
     per_coupon: HashMap<CouponId, Waiting>,
     at_offset: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+    /// Who waits for a user to show as a winner.
     shown: HashMap<Key, Vec<oneshot::Sender<()>>>,
     /// Coupons with news that nobody has taken yet.
     changed: HashSet<CouponId>,
@@ -49,6 +50,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Waiting {
     in_flight: u32,
+    /// Woken for a place at the own door, and not yet through it.
+    called: u32,
     /// For a place at the own door, in order of arrival.
     door: VecDeque<oneshot::Sender<()>>,
     /// For the stock to be used up, or for another definition.
@@ -105,9 +108,19 @@ pub enum Standing {
     Stopped,
 }
 
+/// By what right a claim asks to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The doorman has let it in, or it repeats one that he let in.
+    Doorman,
+    /// It has waited at the own door and was called.
+    Turn,
+    None,
+}
+
 /// What came of the wish to send a claim.
 #[derive(Debug)]
-pub enum Entrance {
+pub enum Entrance<'a> {
     /// Send it: nobody else has one in flight. `attempt` goes with it.
     Send {
         attempt: u64,
@@ -116,10 +129,36 @@ pub enum Entrance {
     /// Another request of this user has one in flight.
     Joined(oneshot::Receiver<Answer>),
     /// As many are in flight as could still win: wait, then look again.
-    Wait(oneshot::Receiver<()>),
+    Wait(Turn<'a>),
     /// The log has not acknowledged anything for a while.
     Stalled,
     Stopped,
+}
+
+/// A place in the queue at the own door. Whoever is called keeps it until the claim is in flight; if it never gets
+/// there, dropping this calls the next.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    partition: &'a Partition,
+    coupon: CouponId,
+    call: oneshot::Receiver<()>,
+    called: bool,
+}
+
+impl Turn<'_> {
+    /// Resolves when it is this one's turn (true), or when there is nothing left to wait for.
+    pub async fn comes(&mut self) -> bool {
+        self.called = (&mut self.call).await.is_ok();
+        self.called
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.called || self.call.try_recv().is_ok() {
+            self.partition.end_turn(self.coupon);
+        }
+    }
 }
 
 impl Partition {
@@ -261,31 +300,23 @@ impl Partition {
         if inner.ledger.next() >= end {
             let _ = waiter.send(());
         } else {
-            inner.at_offset.entry(end).or_default().push(waiter);
+            push(inner.at_offset.entry(end).or_default(), waiter);
         }
     }
 
     /// Resolves when the ledger holds this user as a winner of this coupon.
-    pub fn shown(&self, coupon: CouponId, user: UserId) -> oneshot::Receiver<()> {
+    pub async fn shown(&self, coupon: CouponId, user: UserId) {
         let (sender, receiver) = oneshot::channel();
-        let mut inner = self.inner.lock();
-        if inner.ledger.coupon(coupon).is_some_and(|coupon| coupon.winners.get(user).is_some()) {
-            let _ = sender.send(());
-        } else {
+        {
+            let mut inner = self.inner.lock();
+            if inner.ledger.coupon(coupon).is_some_and(|coupon| coupon.winners.get(user).is_some()) {
+                return;
+            }
             inner.shown.entry((coupon, user)).or_default().push(sender);
         }
-        receiver
-    }
-
-    /// Forgets those who wait for this user no longer.
-    pub fn forget_shown(&self, coupon: CouponId, user: UserId) {
-        let mut inner = self.inner.lock();
-        if let Some(waiting) = inner.shown.get_mut(&(coupon, user)) {
-            waiting.retain(|sender| !sender.is_closed());
-            if waiting.is_empty() {
-                inner.shown.remove(&(coupon, user));
-            }
-        }
+        let mut waiting = Shown { partition: self, key: (coupon, user), receiver };
+        // Fails only when the partition stops, which whoever waits will see.
+        let _ = (&mut waiting.receiver).await;
     }
 
     /// Resolves when the coupon's stock is used up in the ledger, or its definition has changed.
@@ -295,18 +326,13 @@ impl Partition {
         if inner.left(coupon) == 0 {
             let _ = sender.send(());
         } else {
-            let settled = &mut inner.per_coupon.entry(coupon).or_default().settled;
-            if settled.len() % 1024 == 1023 {
-                settled.retain(|waiter| !waiter.is_closed());
-            }
-            settled.push(sender);
+            push(&mut inner.per_coupon.entry(coupon).or_default().settled, sender);
         }
         receiver
     }
 
-    /// Registers a claim before it is sent. With `admitted` the doorman has let it in; without, the own door
-    /// lets in no more than could still win.
-    pub fn enter(&self, coupon: CouponId, user: UserId, arrived: Instant, admitted: bool) -> Entrance {
+    /// Registers a claim before it is sent. Past the doorman, the own door lets in no more than could still win.
+    pub fn enter(&self, coupon: CouponId, user: UserId, arrived: Instant, pass: Pass) -> Entrance<'_> {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         if self.is_stopped() {
@@ -323,10 +349,14 @@ impl Partition {
         }
         let left = inner.left(coupon);
         let waiting = inner.per_coupon.entry(coupon).or_default();
-        if !admitted && left > 0 && waiting.in_flight >= left.min(OWN_DOOR) {
-            let (sender, turn) = oneshot::channel();
+        let others = waiting.in_flight + waiting.called - u32::from(pass == Pass::Turn);
+        if pass != Pass::Doorman && left > 0 && others >= left.min(OWN_DOOR) {
+            let (sender, call) = oneshot::channel();
+            if waiting.door.len() >= 1024 && waiting.door.len().is_power_of_two() {
+                waiting.door.retain(|waiter| !waiter.is_closed());
+            }
             waiting.door.push_back(sender);
-            return Entrance::Wait(turn);
+            return Entrance::Wait(Turn { partition: self, coupon, call, called: false });
         }
         waiting.in_flight += 1;
         if inner.unacked == 0 {
@@ -378,6 +408,48 @@ impl Partition {
             }
         }
     }
+}
+
+impl Partition {
+    fn end_turn(&self, coupon: CouponId) {
+        let mut inner = self.inner.lock();
+        let left = inner.left(coupon);
+        if let Some(waiting) = inner.per_coupon.get_mut(&coupon) {
+            waiting.called -= 1;
+            waiting.let_in(left.min(OWN_DOOR));
+            if waiting.is_idle() {
+                inner.per_coupon.remove(&coupon);
+            }
+        }
+    }
+}
+
+/// Somebody who waits for a user to show; leaves no trace when it gives up.
+struct Shown<'a> {
+    partition: &'a Partition,
+    key: Key,
+    receiver: oneshot::Receiver<()>,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut inner = self.partition.inner.lock();
+        if let Some(waiting) = inner.shown.get_mut(&self.key) {
+            waiting.retain(|sender| !sender.is_closed());
+            if waiting.is_empty() {
+                inner.shown.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Adds a waiter; now and then forgets those who have given up.
+fn push(waiters: &mut Vec<oneshot::Sender<()>>, waiter: oneshot::Sender<()>) {
+    if waiters.len() >= 1024 && waiters.len() == waiters.capacity() {
+        waiters.retain(|waiter| !waiter.is_closed());
+    }
+    waiters.push(waiter);
 }
 
 impl Inner {
@@ -470,22 +542,25 @@ impl Inner {
 
 impl Waiting {
     fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.door.is_empty() && self.settled.is_empty()
+        self.in_flight == 0 && self.called == 0 && self.door.is_empty() && self.settled.is_empty()
     }
 
     fn let_in(&mut self, most: u32) {
-        let mut room = most.saturating_sub(self.in_flight);
+        let mut room = most.saturating_sub(self.in_flight + self.called);
         while room > 0
             && let Some(next) = self.door.pop_front()
         {
             if next.send(()).is_ok() {
+                self.called += 1;
                 room -= 1;
             }
         }
     }
 
+    /// There is nothing left to wait for: everybody looks again. Nobody at the door is called by this.
     fn wake_all(&mut self) {
-        for waiter in self.door.drain(..).chain(self.settled.drain(..)) {
+        self.door.clear();
+        for waiter in self.settled.drain(..) {
             let _ = waiter.send(());
         }
     }

@@ -36,7 +36,7 @@ async fn a_crowd_at_two_instances_gets_the_stock_and_not_one_more() {
     let system = System::start().await;
     let (one, two) = (system.serving().await, system.serving().await);
     let consumers = [system.consuming(), system.consuming()];
-    let coupon = system.coupon(&one, 100).await;
+    let coupon = system.coupon(&[&one, &two], 100).await;
 
     let outcomes = race(&[&one, &two], coupon, users(1000), 2).await;
 
@@ -69,7 +69,7 @@ async fn an_instance_that_starts_later_knows_every_winner() {
     let system = System::start().await;
     let first = system.serving().await;
     let consumer = system.consuming();
-    let coupon = system.coupon(&first, 10).await;
+    let coupon = system.coupon(&[&first], 10).await;
     let outcomes = race(&[&first], coupon, users(5), 1).await;
     system.level(&first).await;
     consumer.stop_background(std::time::Duration::from_secs(5)).await;
@@ -92,12 +92,12 @@ async fn the_window_is_judged_and_winners_keep_their_receipt_after_it() {
     let serving = system.serving().await;
     let coupon = system.new_coupon();
     let early = Definition { starts_at: now_ms() + 60_000, ..definition(coupon, 1, 5) };
-    system.define(&serving, early).await;
+    system.define(&[&serving], early).await;
     assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::NotStarted);
-    system.define(&serving, definition(coupon, 2, 5)).await;
+    system.define(&[&serving], definition(coupon, 2, 5)).await;
     let Outcome::Issued(winner) = serving.claims.claim(coupon, UserId(1)).await else { panic!("not issued") };
     let ended = Definition { ends_at: now_ms() - 1, ..definition(coupon, 3, 5) };
-    system.define(&serving, ended).await;
+    system.define(&[&serving], ended).await;
     assert_eq!(serving.claims.claim(coupon, UserId(2)).await, Outcome::Ended);
     assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Already(winner));
     assert_eq!(serving.claims.status(coupon, UserId(1)).await, Status::Issued(winner));
@@ -108,9 +108,9 @@ async fn the_window_is_judged_and_winners_keep_their_receipt_after_it() {
 async fn raised_stock_is_issued_to_those_who_were_refused() {
     let system = System::start().await;
     let serving = system.serving().await;
-    let coupon = system.coupon(&serving, 3).await;
+    let coupon = system.coupon(&[&serving], 3).await;
     assert_eq!(issued(&race(&[&serving], coupon, users(20), 1).await).len(), 3);
-    system.define(&serving, definition(coupon, 2, 8)).await;
+    system.define(&[&serving], definition(coupon, 2, 8)).await;
     assert_eq!(issued(&race(&[&serving], coupon, users(20), 1).await).len(), 5);
 }
 
@@ -119,7 +119,7 @@ async fn raised_stock_is_issued_to_those_who_were_refused() {
 async fn leaked_slots_heal_within_the_claim() {
     let system = System::start().await;
     let serving = system.serving().await;
-    let coupon = system.coupon(&serving, 20).await;
+    let coupon = system.coupon(&[&serving], 20).await;
     let strangers: Vec<u64> = (1..=20).collect();
     let _: () = redis().await.sadd(users_key(coupon), strangers).await.unwrap();
     let start = Instant::now();
@@ -134,7 +134,7 @@ async fn without_redis_the_own_door_serves_everybody() {
     let nobody = json!({ "address": "127.0.0.1:1" });
     let system = System::with_redis(nobody).await;
     let (one, two) = (system.serving().await, system.serving().await);
-    let coupon = system.coupon(&one, 50).await;
+    let coupon = system.coupon(&[&one, &two], 50).await;
     let outcomes = race(&[&one, &two], coupon, users(500), 1).await;
     let winners = issued(&outcomes);
     assert_eq!(winners.len(), 50);
@@ -147,7 +147,7 @@ async fn without_redis_the_own_door_serves_everybody() {
 async fn a_wiped_redis_oversells_nothing() {
     let system = System::start().await;
     let serving = system.serving().await;
-    let coupon = system.coupon(&serving, 30).await;
+    let coupon = system.coupon(&[&serving], 30).await;
     let mut connection = redis().await;
     let wipe = async {
         for _ in 0..50 {

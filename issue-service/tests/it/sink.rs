@@ -15,9 +15,9 @@ async fn consumers_share_the_partitions_and_each_takes_over_from_the_other() {
     let serving = system.serving().await;
     let (first, second) = (system.consuming(), system.consuming());
     let coupons = [
-        system.coupon(&serving, 40).await,
-        system.coupon(&serving, 40).await,
-        system.coupon(&serving, 40).await,
+        system.coupon(&[&serving], 40).await,
+        system.coupon(&[&serving], 40).await,
+        system.coupon(&[&serving], 40).await,
     ];
     for coupon in coupons {
         race(&[&serving], coupon, users(20), 1).await;
@@ -40,7 +40,7 @@ async fn a_database_that_went_back_is_filled_again_while_idle() {
     let system = System::start().await;
     let serving = system.serving().await;
     let _consumer = system.consuming();
-    let coupon = system.coupon(&serving, 30).await;
+    let coupon = system.coupon(&[&serving], 30).await;
     race(&[&serving], coupon, users(10), 1).await;
     system.level(&serving).await;
     let partition = partition_of(coupon, system.kafka.partitions);
@@ -79,7 +79,7 @@ async fn two_groups_that_write_the_same_database_write_every_row_once() {
         lifecycle.clone(),
     );
     lifecycle.spawn("consumer", zombie.unwrap().run());
-    let coupon = system.coupon(&serving, 500).await;
+    let coupon = system.coupon(&[&serving], 500).await;
     for _ in 0..3 {
         race(&[&serving], coupon, users(600), 1).await;
     }
@@ -92,7 +92,7 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
     let system = System::start().await;
     let serving = system.serving().await;
     let _consumer = system.consuming();
-    let coupon = system.coupon(&serving, 5).await;
+    let coupon = system.coupon(&[&serving], 5).await;
     let partition = partition_of(coupon, system.kafka.partitions);
     let offset = system.append_raw(partition, b"rubbish").await;
     assert!(matches!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Issued(_)));
@@ -123,7 +123,7 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
 async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_still_given() {
     let system = System::start().await;
     let serving = system.serving().await;
-    let coupon = system.coupon(&serving, 5).await;
+    let coupon = system.coupon(&[&serving], 5).await;
     let partition = partition_of(coupon, system.kafka.partitions);
     let Outcome::Issued(winner) = serving.claims.claim(coupon, UserId(1)).await else { panic!("not issued") };
     let mut newer = Record::Noop.encode();
@@ -143,7 +143,7 @@ async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_
             break other;
         }
     };
-    system.define(&serving, crate::system::definition(other, 1, 5)).await;
+    system.define(&[&serving], crate::system::definition(other, 1, 5)).await;
     assert!(matches!(serving.claims.claim(other, UserId(2)).await, Outcome::Issued(_)));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use issue_service::app::{self, Serving};
-use issue_service::claim::{Claims, Outcome};
+use issue_service::claim::Outcome;
 use issue_service::config::Settings;
 use issue_service::ids::{CouponId, UserId, partition_of};
 use issue_service::ledger::{Definition, Record};
@@ -83,17 +83,20 @@ impl System {
         CouponId(self.ids.next())
     }
 
-    /// A coupon that can be claimed now, defined in the log.
-    pub(crate) async fn coupon(&self, serving: &Serving, stock: u32) -> CouponId {
+    /// A coupon that can be claimed now at all of these instances.
+    pub(crate) async fn coupon(&self, instances: &[&Serving], stock: u32) -> CouponId {
         let coupon = self.new_coupon();
-        self.define(serving, definition(coupon, 1, stock)).await;
+        self.define(instances, definition(coupon, 1, stock)).await;
         coupon
     }
 
-    pub(crate) async fn define(&self, serving: &Serving, definition: Definition) {
+    /// Resolves when every instance has read it: one that hasn't would look for the coupon service.
+    pub(crate) async fn define(&self, instances: &[&Serving], definition: Definition) {
         let number = partition_of(definition.coupon, self.kafka.partitions);
-        let offset = serving.claims.log.append(number, Record::Definition(definition)).await.unwrap();
-        serving.claims.partitions[number as usize].passed(offset + 1).await.unwrap();
+        let offset = instances[0].claims.log.append(number, Record::Definition(definition)).await.unwrap();
+        for instance in instances {
+            instance.claims.partitions[number as usize].passed(offset + 1).await.unwrap();
+        }
     }
 
     /// Writes bytes into the log that no service would write.
@@ -148,22 +151,10 @@ pub(crate) async fn race(
     for (index, user) in users.enumerate() {
         for time in 0..times {
             let claimer = instances[(index + time) % instances.len()].claims.clone();
-            claims.spawn(async move { (user, claim(&claimer, coupon, user).await) });
+            claims.spawn(async move { (user, claimer.claim(coupon, user).await) });
         }
     }
     claims.join_all().await
-}
-
-/// On a slow machine the budget may end before the decision; that is no refusal, and the user asks again.
-pub(crate) async fn claim(claims: &Claims, coupon: CouponId, user: UserId) -> Outcome {
-    let start = Instant::now();
-    loop {
-        let outcome = claims.claim(coupon, user).await;
-        let open = matches!(outcome, Outcome::Pending | Outcome::Unavailable);
-        if !open || start.elapsed() > Duration::from_secs(30) {
-            return outcome;
-        }
-    }
 }
 
 pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {

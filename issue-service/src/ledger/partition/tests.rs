@@ -1,3 +1,7 @@
+use std::cell::Cell;
+
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::ids::partition_of;
 
@@ -6,24 +10,24 @@ const START: u64 = 1_800_000_000_000;
 
 struct Log {
     partition: Partition,
-    next: u64,
+    next: Cell<u64>,
 }
 
 impl Log {
     fn new(stock: u32) -> Self {
-        let mut log = Self { partition: Partition::new(Ledger::new(partition_of(COUPON, 8), 8)), next: 0 };
+        let log =
+            Self { partition: Partition::new(Ledger::new(partition_of(COUPON, 8), 8)), next: Cell::new(0) };
         log.define(1, stock);
         log
     }
 
-    fn append(&mut self, record: Record) -> (u64, Decision) {
-        let offset = self.next;
-        self.next += 1;
+    fn append(&self, record: Record) -> (u64, Decision) {
+        let offset = self.next.replace(self.next.get() + 1);
         let entry = Entry { offset, appended_at: START, value: &record.encode() };
         (offset, self.partition.apply(entry).unwrap().decision)
     }
 
-    fn define(&mut self, version: u64, stock: u32) {
+    fn define(&self, version: u64, stock: u32) {
         self.append(Record::Definition(Definition {
             coupon: COUPON,
             version,
@@ -34,19 +38,19 @@ impl Log {
         }));
     }
 
-    fn claim(&mut self, user: u64) -> (u64, Decision) {
+    fn claim(&self, user: u64) -> (u64, Decision) {
         self.append(Record::Claim { coupon: COUPON, user: UserId(user) })
     }
 
     fn send(&self, user: u64, arrived: Instant) -> (u64, oneshot::Receiver<Answer>) {
-        match self.partition.enter(COUPON, UserId(user), arrived, true) {
+        match self.partition.enter(COUPON, UserId(user), arrived, Pass::Doorman) {
             Entrance::Send { attempt, answer } => (attempt, answer),
             other => panic!("{other:?}"),
         }
     }
 
     fn join(&self, user: u64, arrived: Instant) -> oneshot::Receiver<Answer> {
-        match self.partition.enter(COUPON, UserId(user), arrived, true) {
+        match self.partition.enter(COUPON, UserId(user), arrived, Pass::Doorman) {
             Entrance::Joined(answer) => answer,
             other => panic!("{other:?}"),
         }
@@ -59,7 +63,7 @@ impl Log {
 
 #[test]
 fn a_win_is_told_before_the_acknowledgement_and_to_one_request_as_new() {
-    let mut log = Log::new(1);
+    let log = Log::new(1);
     let (_, mut first) = log.send(1, Instant::now());
     let mut second = log.join(1, Instant::now());
     log.claim(1);
@@ -71,7 +75,7 @@ fn a_win_is_told_before_the_acknowledgement_and_to_one_request_as_new() {
 
 #[test]
 fn a_win_goes_to_the_first_request_that_is_still_there() {
-    let mut log = Log::new(1);
+    let log = Log::new(1);
     let (_, first) = log.send(1, Instant::now());
     let mut second = log.join(1, Instant::now());
     drop(first);
@@ -81,7 +85,7 @@ fn a_win_goes_to_the_first_request_that_is_still_there() {
 
 #[test]
 fn a_refusal_counts_only_at_the_offset_that_was_acknowledged() {
-    let mut log = Log::new(1);
+    let log = Log::new(1);
     log.claim(9);
     let (attempt, mut answer) = log.send(1, Instant::now());
     let (older, decision) = log.claim(1); // an earlier attempt of another instance
@@ -98,7 +102,7 @@ fn a_refusal_counts_only_at_the_offset_that_was_acknowledged() {
         let user = if ack_first { 5 } else { 6 };
         let (attempt, mut answer) = log.send(user, Instant::now());
         if ack_first {
-            log.ack(user, attempt, log.next);
+            log.ack(user, attempt, log.next.get());
             assert!(answer.try_recv().is_err(), "an acknowledgement alone answers nobody");
             log.claim(user);
         } else {
@@ -112,7 +116,7 @@ fn a_refusal_counts_only_at_the_offset_that_was_acknowledged() {
 
 #[test]
 fn who_joined_after_the_claim_was_sent_is_not_refused_by_it() {
-    let mut log = Log::new(0);
+    let log = Log::new(0);
     let early = Instant::now();
     let (attempt, mut first) = log.send(1, Instant::now());
     let mut before = log.join(1, early);
@@ -124,31 +128,103 @@ fn who_joined_after_the_claim_was_sent_is_not_refused_by_it() {
     assert_eq!(after.try_recv(), Ok(Answer::JoinedALoser));
 }
 
+/// Whether it is this one's turn; `None` while it isn't.
+fn comes(turn: &mut Turn<'_>) -> Option<bool> {
+    turn.comes().now_or_never()
+}
+
+fn knock(log: &Log, user: u64, pass: Pass) -> Entrance<'_> {
+    log.partition.enter(COUPON, UserId(user), Instant::now(), pass)
+}
+
+fn wait(log: &Log, user: u64) -> Turn<'_> {
+    match knock(log, user, Pass::None) {
+        Entrance::Wait(turn) => turn,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn the_own_door_lets_in_no_more_than_can_still_win() {
-    let mut log = Log::new(2);
-    let now = Instant::now();
-    let enter = |log: &Log, user| log.partition.enter(COUPON, UserId(user), now, false);
-    let Entrance::Send { attempt, .. } = enter(&log, 1) else { panic!() };
-    assert!(matches!(enter(&log, 2), Entrance::Send { .. }));
-    let Entrance::Wait(mut third) = enter(&log, 3) else { panic!() };
-    assert!(third.try_recv().is_err());
+    let log = Log::new(2);
+    let Entrance::Send { attempt, .. } = knock(&log, 1, Pass::None) else { panic!() };
+    let Entrance::Send { .. } = knock(&log, 2, Pass::None) else { panic!() };
+    let mut third = wait(&log, 3);
+    assert_eq!(comes(&mut third), None);
     log.partition.failed(COUPON, UserId(1), attempt, Answer::Unknown);
-    assert_eq!(third.try_recv(), Ok(()), "the first failed, so the next may try");
-    let Entrance::Send { .. } = enter(&log, 3) else { panic!() };
-    let Entrance::Wait(mut fourth) = enter(&log, 4) else { panic!() };
+    assert_eq!(comes(&mut third), Some(true), "the first failed, so the next may try");
+    let mut fourth = wait(&log, 4);
+    let Entrance::Send { .. } = knock(&log, 3, Pass::Turn) else { panic!() };
+    drop(third);
+    assert_eq!(comes(&mut fourth), None, "the place was taken");
     log.claim(2);
     log.claim(3);
-    assert_eq!(fourth.try_recv(), Ok(()), "sold out: nobody waits for nothing");
+    assert_eq!(comes(&mut fourth), Some(false), "sold out: nobody waits for nothing");
     assert!(matches!(
         log.partition.standing(COUPON, UserId(4), START),
         Standing::Refused { decision: Decision::SoldOut, .. }
     ));
 }
 
+/// Called and gone, called and a winner by another instance, called and in flight by another request: whichever it
+/// was, the next in the queue is called.
+#[test]
+fn a_turn_that_is_not_used_is_passed_on() {
+    let log = Log::new(1);
+    let Entrance::Send { attempt, .. } = knock(&log, 1, Pass::None) else { panic!() };
+    let (second, mut third, mut fourth) = (wait(&log, 2), wait(&log, 3), wait(&log, 4));
+    log.partition.failed(COUPON, UserId(1), attempt, Answer::Unknown);
+    drop(second); // before it could look
+    assert_eq!((comes(&mut third), comes(&mut fourth)), (Some(true), None));
+    drop(third); // after it has looked
+    assert_eq!(comes(&mut fourth), Some(true));
+    let Entrance::Send { attempt, .. } = knock(&log, 4, Pass::Turn) else { panic!() };
+    drop(fourth);
+    let (mut again, mut fifth, mut sixth) = (wait(&log, 5), wait(&log, 5), wait(&log, 6));
+    log.partition.failed(COUPON, UserId(4), attempt, Answer::Unknown);
+    assert_eq!((comes(&mut again), comes(&mut fifth)), (Some(true), None));
+    let Entrance::Send { attempt, .. } = knock(&log, 5, Pass::Turn) else { panic!() };
+    drop(again);
+    log.partition.failed(COUPON, UserId(5), attempt, Answer::Unknown);
+    assert_eq!((comes(&mut fifth), comes(&mut sixth)), (Some(true), None));
+    drop(fifth);
+    assert_eq!(comes(&mut sixth), Some(true));
+    drop(sixth);
+    assert!(log.partition.inner.lock().per_coupon.is_empty(), "nobody waits, so nothing is kept");
+}
+
+#[test]
+fn a_newcomer_does_not_overtake_whoever_was_called() {
+    let log = Log::new(1);
+    let Entrance::Send { attempt, .. } = knock(&log, 1, Pass::None) else { panic!() };
+    let mut second = wait(&log, 2);
+    log.partition.failed(COUPON, UserId(1), attempt, Answer::Unknown);
+    let mut third = wait(&log, 3);
+    assert_eq!((comes(&mut second), comes(&mut third)), (Some(true), None));
+    let Entrance::Send { .. } = knock(&log, 2, Pass::Turn) else { panic!() };
+}
+
+#[test]
+fn who_gives_up_waiting_leaves_nothing_behind() {
+    let log = Log::new(2);
+    {
+        let mut shown = Box::pin(log.partition.shown(COUPON, UserId(1)));
+        assert!((&mut shown).now_or_never().is_none());
+        assert_eq!(log.partition.inner.lock().shown.len(), 1);
+    }
+    assert!(log.partition.inner.lock().shown.is_empty());
+    for _ in 0..10_000 {
+        drop(log.partition.settled(COUPON));
+        drop(log.partition.passed(99));
+    }
+    let inner = log.partition.inner.lock();
+    assert!(inner.per_coupon[&COUPON].settled.len() <= 2048);
+    assert!(inner.at_offset[&99].len() <= 2048);
+}
+
 #[test]
 fn a_failed_claim_leaves_no_trace_and_a_late_report_meets_the_wrong_attempt_in_vain() {
-    let mut log = Log::new(1);
+    let log = Log::new(1);
     let (old, mut answer) = log.send(1, Instant::now());
     log.partition.failed(COUPON, UserId(1), old, Answer::Unknown);
     assert_eq!(answer.try_recv(), Ok(Answer::Unknown));
@@ -164,25 +240,28 @@ fn a_failed_claim_leaves_no_trace_and_a_late_report_meets_the_wrong_attempt_in_v
 
 #[test]
 fn waiters_for_an_offset_a_user_and_the_end_of_the_stock_are_woken() {
-    let mut log = Log::new(1);
+    let log = Log::new(1);
     let mut offset = log.partition.passed(3);
-    let mut user = log.partition.shown(COUPON, UserId(2));
+    let mut user = Box::pin(log.partition.shown(COUPON, UserId(2)));
     let mut full = log.partition.settled(COUPON);
     log.append(Record::Noop);
-    assert!(offset.try_recv().is_err() && user.try_recv().is_err() && full.try_recv().is_err());
+    assert!(offset.try_recv().is_err() && (&mut user).now_or_never().is_none() && full.try_recv().is_err());
     log.claim(2);
-    assert_eq!((offset.try_recv(), user.try_recv(), full.try_recv()), (Ok(()), Ok(()), Ok(())));
+    assert_eq!((offset.try_recv(), user.now_or_never(), full.try_recv()), (Ok(()), Some(()), Ok(())));
     assert_eq!(log.partition.passed(3).try_recv(), Ok(()), "what has passed needs no waiting");
 }
 
 #[test]
 fn a_stopped_partition_gives_known_receipts_and_nothing_else() {
-    let mut log = Log::new(2);
+    let log = Log::new(2);
     log.claim(1);
     let mut waiting = log.partition.passed(99);
     log.partition.stop();
     assert_eq!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     assert!(matches!(log.partition.standing(COUPON, UserId(1), START), Standing::Winner(_)));
     assert_eq!(log.partition.standing(COUPON, UserId(2), START), Standing::Stopped);
-    assert!(matches!(log.partition.enter(COUPON, UserId(2), Instant::now(), true), Entrance::Stopped));
+    assert!(matches!(
+        log.partition.enter(COUPON, UserId(2), Instant::now(), Pass::Doorman),
+        Entrance::Stopped
+    ));
 }

@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 use futures_util::future::try_join_all;
 use platform::clock::Clock;
 use platform::consul::Consul;
+use platform::health::Health;
 use platform::http::client::ServiceClient;
 use platform::identity::{IdentitySigner, IdentityVerifier};
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
@@ -18,6 +19,7 @@ use crate::config::Settings;
 use crate::counts::{self, Counts};
 use crate::definition::Definitions;
 use crate::doorman::{self, Doorman};
+use crate::http;
 use crate::ids::{CouponId, partition_of};
 use crate::ledger::Record;
 use crate::ledger::follower::Follower;
@@ -28,7 +30,7 @@ use crate::log::topic::{self, TopicError};
 use crate::log::{self, Log};
 use crate::refusal::Refusals;
 use crate::sink::{self, Membership};
-use crate::{http, store};
+use crate::store::{self, StoreError};
 
 const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledged claims that a stopping producer still waits for.
@@ -66,7 +68,7 @@ pub async fn serve(context: Context, settings: Settings) -> Result<App, BoxError
 pub async fn consume(context: Context, settings: Settings) -> Result<App, BoxError> {
     let (kafka, pool) = connect(&context, &settings).await?;
     start_sink(&context, &settings, kafka, pool)?;
-    Ok(App::admin_only().register_as("issue-consumer"))
+    Ok(App::admin_only())
 }
 
 /// Both.
@@ -81,6 +83,7 @@ async fn connect(
     settings: &Settings,
 ) -> Result<(Arc<log::Settings>, MySqlPool), BoxError> {
     let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &context.lifecycle).await?;
+    platform::mysql::watch_optional_health(&pool, &context.health, &context.lifecycle);
     Ok((open_log(settings, &pool).await?, pool))
 }
 
@@ -95,7 +98,8 @@ pub async fn open_log(settings: &Settings, pool: &MySqlPool) -> Result<Arc<log::
         }
         tokio::time::sleep(RETRY).await;
     };
-    let (partitions, id) = store::claim_topic(pool, topic.partitions, &topic.id).await?;
+    let (partitions, id) =
+        until_there(async || Ok(store::claim_topic(pool, topic.partitions, &topic.id).await?)).await?;
     if (partitions, &id) != (topic.partitions, &topic.id) {
         return Err(format!(
             "the database belongs to topic id {id} with {partitions} partitions, but {} is {} with {}: the topic was \
@@ -105,6 +109,19 @@ pub async fn open_log(settings: &Settings, pool: &MySqlPool) -> Result<Arc<log::
         .into());
     }
     Ok(kafka)
+}
+
+/// Asks the database until it answers.
+async fn until_there<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    loop {
+        match ask().await {
+            Err(StoreError::Database(error)) => {
+                tracing::warn!(%error, "the database refuses; waiting for it");
+                tokio::time::sleep(RETRY).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn start_sink(
@@ -117,7 +134,7 @@ fn start_sink(
         group: settings.consumer.group.clone(),
         session_timeout: settings.consumer.session_timeout,
     };
-    let membership = Membership::join(&consumer, kafka, pool, context.lifecycle.clone())?;
+    let membership = Membership::join(&consumer, kafka, pool, context.lifecycle.clone(), &context.health)?;
     context.lifecycle.spawn("consumer", membership.run());
     Ok(())
 }
@@ -132,7 +149,7 @@ async fn serve_from(
         .consul
         .clone()
         .ok_or("the coupon service is found by Consul, so consul.enabled has to be true")?;
-    let serving = Serving::start(settings, kafka, &pool, &context.lifecycle, consul).await?;
+    let serving = Serving::start(settings, kafka, &pool, &context.lifecycle, &context.health, consul).await?;
     let verifier = IdentityVerifier::new(&settings.identity);
     let state = AppState { claims: serving.claims.clone(), pool, verifier };
     Ok(App::new(http::router(state)).on_stop(serving.stop()))
@@ -142,7 +159,7 @@ async fn serve_from(
 #[derive(Debug)]
 pub struct Serving {
     pub claims: Claims,
-    follower: Follower,
+    pub follower: Follower,
 }
 
 impl Serving {
@@ -152,18 +169,20 @@ impl Serving {
         kafka: Arc<log::Settings>,
         pool: &MySqlPool,
         lifecycle: &Lifecycle,
+        health: &Health,
         consul: Consul,
     ) -> Result<Self, BoxError> {
         let wanted: Vec<u32> = (0..kafka.partitions).collect();
-        let snapshots = store::snapshots(pool, kafka.partitions, &wanted).await?;
+        let snapshots = until_there(async || store::snapshots(pool, kafka.partitions, &wanted).await).await?;
         let resumes: Vec<Resume> = snapshots.iter().map(|snapshot| Resume::new(snapshot.watermark)).collect();
         let partitions: Arc<[Partition]> =
             snapshots.into_iter().map(|snapshot| Partition::new(snapshot.ledger)).collect();
 
         let redis = Redis::connect(settings.redis.clone(), lifecycle, &[doorman::ADMIT, counts::PUBLISH]);
         let log = Log::connect(kafka.clone(), partitions.clone())?;
-        let refusals = Arc::new(Refusals::start(&kafka, &partitions)?);
-        let follower = Follower::start(&kafka, Tail::new(partitions.clone(), resumes.clone()))?;
+        let refusals = Arc::new(Refusals::start(&kafka, &partitions, lifecycle)?);
+        let tail = Tail::new(partitions.clone(), resumes.clone(), health.optional_component("ledger"));
+        let follower = Follower::start(&kafka, tail, lifecycle)?;
         for (partition, resume) in (0..).zip(&resumes) {
             follower.follow(partition, resume.start());
         }

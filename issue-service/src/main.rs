@@ -33,14 +33,16 @@ enum Role {
 }
 
 /// Whatever its role, the process takes the settings of this name.
-const SERVICE: &str = "issue-service";
+const SETTINGS: &str = "issue-service";
+/// The name of one that only writes: it answers no requests, so nobody must find it as the issue service.
+const CONSUMER: &str = "issue-consumer";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let bootstrap = Bootstrap::from_env(arguments.instance);
+    let bootstrap = Bootstrap { settings_of: Some(SETTINGS), ..Bootstrap::from_env(arguments.instance) };
     match arguments.role {
-        Role::Serve => platform::lifecycle::run(SERVICE, bootstrap, app::serve),
-        Role::Consume => platform::lifecycle::run(SERVICE, bootstrap, app::consume),
-        Role::All => platform::lifecycle::run(SERVICE, bootstrap, app::all),
+        Role::Serve => platform::lifecycle::run(SETTINGS, bootstrap, app::serve),
+        Role::Consume => platform::lifecycle::run(CONSUMER, bootstrap, app::consume),
+        Role::All => platform::lifecycle::run(SETTINGS, bootstrap, app::all),
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use platform::lifecycle::Lifecycle;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
@@ -27,7 +28,11 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    pub fn start(kafka: &log::Settings, partitions: &Arc<[Partition]>) -> Result<Self, KafkaError> {
+    pub fn start(
+        kafka: &log::Settings,
+        partitions: &Arc<[Partition]>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, KafkaError> {
         let client: BaseConsumer = kafka
             .client()
             .set("isolation.level", "read_uncommitted")
@@ -38,10 +43,14 @@ impl Refusals {
         for number in 0..partitions.len() {
             let (sender, waiting) = mpsc::channel();
             let (client, topic, partitions) = (client.clone(), kafka.topic.clone(), partitions.clone());
+            let lifecycle = lifecycle.clone();
             std::thread::Builder::new()
                 .name(format!("end-of-{number}"))
                 .stack_size(128 * 1024)
-                .spawn(move || ask(&client, &topic, &partitions[number], &waiting))
+                .spawn(move || {
+                    let _watch = lifecycle.fail_on_panic("a thread that asks for the log's end");
+                    ask(&client, &topic, &partitions[number], &waiting);
+                })
                 .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
             questions.push(sender);
         }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool, Row};
+use sqlx::{Connection as _, MySqlConnection, MySqlPool, Row};
 
 use crate::ids::{CouponId, UserId};
 use crate::ledger::snapshot::{Snapshot, Watermark};
@@ -12,6 +13,8 @@ use crate::ledger::{Coupon, Definition, Digest, Ledger, Winner, Winners};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
+/// No statement of ours takes this long: the link swallows what is sent, or the server hangs.
+const LIMIT: Duration = Duration::from_secs(30);
 /// Rows in one INSERT. Larger statements gain nothing.
 const ROWS: usize = 1000;
 
@@ -42,6 +45,20 @@ pub struct CouponRow {
     pub count: u32,
 }
 
+/// Works on a connection for a bounded time. One that was late is thrown away, because it may be in the middle of
+/// anything.
+pub async fn on_connection<T, E: From<sqlx::Error>>(
+    pool: &MySqlPool,
+    work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut connection = pool.acquire().await?;
+    if let Ok(done) = tokio::time::timeout(LIMIT, work(&mut connection)).await {
+        return done;
+    }
+    drop(connection.detach());
+    Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into())
+}
+
 /// Records which topic this database belongs to, or tells which one it belongs to already.
 pub async fn claim_topic(pool: &MySqlPool, partitions: u32, topic_id: &str) -> sqlx::Result<(u32, String)> {
     sqlx::query("INSERT IGNORE INTO ledger_meta (id, partitions, topic_id) VALUES (1, ?, ?)")
@@ -54,7 +71,7 @@ pub async fn claim_topic(pool: &MySqlPool, partitions: u32, topic_id: &str) -> s
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-pub async fn watermark(db: impl MySqlExecutor<'_>, partition: u32) -> Result<Watermark, StoreError> {
+pub async fn watermark(db: &mut MySqlConnection, partition: u32) -> Result<Watermark, StoreError> {
     let row =
         sqlx::query("SELECT `next`, digest, last_record_hash FROM ledger_watermarks WHERE log_partition = ?")
             .bind(partition)
@@ -79,26 +96,19 @@ pub async fn snapshots(
     partitions: u32,
     wanted: &[u32],
 ) -> Result<Vec<Snapshot>, StoreError> {
-    let mut connection = pool.acquire().await?;
-    // Also where the server's default is another one: all partitions as of the same moment.
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
-    sqlx::raw_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").execute(&mut *connection).await?;
-    let read = async {
+    on_connection(pool, async |connection| {
+        // Also where the server's default is another one: all partitions as of the same moment.
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
+        let mut transaction =
+            connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
         let mut read = Vec::with_capacity(wanted.len());
         for partition in wanted {
-            read.push(snapshot(&mut connection, *partition, partitions).await?);
+            read.push(snapshot(&mut transaction, *partition, partitions).await?);
         }
+        transaction.rollback().await?;
         Ok(read)
-    }
-    .await;
-    match sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await {
-        Ok(_) => read,
-        Err(error) => {
-            // A transaction that may still be open must not go back to the pool.
-            drop(connection.detach());
-            read.and(Err(error.into()))
-        }
-    }
+    })
+    .await
 }
 
 async fn snapshot(

@@ -119,6 +119,12 @@ impl Lifecycle {
         self.shutdown();
     }
 
+    /// For threads, and tasks of which somebody else keeps track: if whoever holds this panics, the process stops.
+    #[must_use]
+    pub fn fail_on_panic(&self, what: &'static str) -> FailOnPanic {
+        FailOnPanic { lifecycle: self.clone(), what }
+    }
+
     /// Begins to stop, in order.
     pub fn shutdown(&self) {
         self.0.stopping.cancel();
@@ -146,6 +152,21 @@ impl Lifecycle {
             let late = self.0.running.lock().join(", ");
             tracing::warn!(tasks = %late, "background tasks did not end in time");
             self.0.failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// See [`Lifecycle::fail_on_panic`].
+#[derive(Debug)]
+pub struct FailOnPanic {
+    lifecycle: Lifecycle,
+    what: &'static str,
+}
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.lifecycle.fail(self.what, "it panicked".into());
         }
     }
 }
@@ -202,6 +223,20 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(5), lifecycle.stopping().cancelled()).await.unwrap();
             assert!(lifecycle.failed());
             assert!(!lifecycle.background_stop().is_cancelled());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_stops_the_process() {
+        for panics in [false, true] {
+            let lifecycle = Lifecycle::new();
+            let watch = lifecycle.fail_on_panic("test");
+            let thread = std::thread::spawn(move || {
+                let _watch = watch;
+                assert!(!panics, "on purpose");
+            });
+            assert_eq!(thread.join().is_err(), panics);
+            assert_eq!((lifecycle.failed(), lifecycle.stopping().is_cancelled()), (panics, panics));
         }
     }
 

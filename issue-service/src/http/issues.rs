@@ -182,6 +182,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_users_hold_coupons() {
+        let caller = |user| user_id(&Identity { user, roles: Vec::new() });
+        for id in [1, MAX_ID] {
+            assert_eq!(caller(id).unwrap(), UserId(id));
+        }
+        for id in [0, MAX_ID + 1] {
+            assert_eq!(caller(id).unwrap_err().status(), StatusCode::FORBIDDEN, "{id}");
+        }
+    }
+
+    #[test]
     fn a_cursor_is_read_as_it_was_written() {
         let cursor = write_cursor(1_800_000_000_000, CouponId(7));
         assert_eq!(read_cursor(&cursor), Some((1_800_000_000_000, CouponId(7))));

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use platform::lifecycle::Lifecycle;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -41,7 +42,11 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn start(kafka: &log::Settings, reader: impl Reader) -> Result<Self, KafkaError> {
+    pub fn start(
+        kafka: &log::Settings,
+        reader: impl Reader,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, KafkaError> {
         let consumer: BaseConsumer = kafka
             .client()
             // Assignment by hand needs a group's name but never joins it.
@@ -58,8 +63,9 @@ impl Follower {
             .set("queued.min.messages", "10000")
             .create()?;
         let (commands, inbox) = mpsc::channel();
-        let topic = kafka.topic.clone();
+        let (topic, lifecycle) = (kafka.topic.clone(), lifecycle.clone());
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
+            let _watch = lifecycle.fail_on_panic("the follower of the log");
             Thread { consumer, topic, reader, following: HashMap::new(), in_doubt: false }.run(&inbox);
         });
         match thread {
@@ -79,7 +85,7 @@ impl Follower {
 
     fn send(&self, command: Command) {
         if let Some(commands) = &self.commands {
-            // The thread outlives its inbox only when it has panicked, which the lifecycle notices.
+            // Fails only when the thread has panicked, which stops the process.
             let _ = commands.send(command);
         }
     }

@@ -266,8 +266,28 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Record::decode(&bytes);
+        fn arbitrary_bytes_are_malformed(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert_eq!(Record::decode(&bytes), Err(Unreadable::Malformed));
+        }
+
+        /// A record has one encoding: whatever is read as one is written the same.
+        #[test]
+        fn what_a_sound_envelope_holds_is_read_exactly_or_not_at_all(kind in 0..6_u8, version in 1..3_u8,
+            payload in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..40),
+                proptest::collection::vec(prop_oneof![Just(0_u8), Just(1)], 16),
+                proptest::collection::vec(prop_oneof![Just(0_u8), Just(1)], 37),
+            ])
+        {
+            let bytes = envelope(kind, version, &payload);
+            match Record::decode(&bytes) {
+                Ok(record) => prop_assert_eq!(record.encode(), bytes),
+                Err(Unreadable::Unknown { kind: k, version: v }) => {
+                    prop_assert_eq!((k, v), (kind, version));
+                    prop_assert!(version != 1 || !(1..=4).contains(&kind));
+                }
+                Err(unreadable) => prop_assert_eq!(unreadable, Unreadable::Invalid),
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use platform::health::ComponentHandle;
 use rdkafka::message::BorrowedMessage;
 
 use super::Entry;
@@ -14,12 +15,15 @@ use super::snapshot::{Resume, Step};
 pub struct Tail {
     partitions: Arc<[Partition]>,
     resumes: Vec<Resume>,
+    /// Down when a partition has stopped.
+    health: ComponentHandle,
 }
 
 impl Tail {
     /// `resumes` says, partition by partition, where each one's snapshot ended.
-    pub fn new(partitions: Arc<[Partition]>, resumes: Vec<Resume>) -> Self {
-        Self { partitions, resumes }
+    pub fn new(partitions: Arc<[Partition]>, resumes: Vec<Resume>, health: ComponentHandle) -> Self {
+        health.up();
+        Self { partitions, resumes, health }
     }
 
     fn apply(&mut self, number: u32, entry: Entry<'_>) -> Result<(), String> {
@@ -45,6 +49,7 @@ impl Reader for Tail {
 
     fn broken(&mut self, partition: u32, why: String) {
         self.partitions[partition as usize].stop();
+        self.health.down(format!("partition {partition}: {why}"));
         metrics::gauge!("firstcome_ledger_stopped", "partition" => partition.to_string()).set(1.0);
         tracing::error!(
             log.partition = partition,

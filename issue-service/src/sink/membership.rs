@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use platform::health::{ComponentHandle, Health};
 use platform::lifecycle::{BoxError, Lifecycle};
 use platform::telemetry::ProcessSpan;
 use rdkafka::client::ClientContext;
@@ -76,6 +77,12 @@ impl Reader for Inbox {
     }
 }
 
+/// A worker that panics stops the process.
+async fn watched(worker: Worker, lifecycle: Lifecycle) {
+    let _watch = lifecycle.fail_on_panic("a partition's worker");
+    worker.run().await;
+}
+
 /// A member of the consumer group.
 pub struct Membership {
     consumer: Arc<BaseConsumer<Group>>,
@@ -84,6 +91,8 @@ pub struct Membership {
     pool: MySqlPool,
     dead_letters: DeadLetters,
     lifecycle: Lifecycle,
+    /// Down when a partition is not written any further.
+    health: ComponentHandle,
     group: Arc<str>,
 }
 
@@ -131,6 +140,7 @@ impl Membership {
         kafka: Arc<log::Settings>,
         pool: MySqlPool,
         lifecycle: Lifecycle,
+        health: &Health,
     ) -> Result<Self, BoxError> {
         let (sender, changes) = mpsc::unbounded_channel();
         let session = settings.session_timeout.as_millis();
@@ -155,6 +165,7 @@ impl Membership {
             pool,
             dead_letters,
             lifecycle,
+            health: health.optional_component("sink"),
             group: settings.group.as_str().into(),
         })
     }
@@ -163,7 +174,8 @@ impl Membership {
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stop = self.lifecycle.background_stop();
         let inbox = Inbox { senders: Arc::default(), group: self.group.clone() };
-        let follower = Arc::new(Follower::start(&self.kafka, inbox.clone())?);
+        let follower = Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?);
+        self.health.up();
         let polling = self.poll_in_a_thread(stop.clone())?;
         let mut workers: HashMap<u32, (CancellationToken, tokio::task::JoinHandle<()>)> = HashMap::new();
         loop {
@@ -183,10 +195,11 @@ impl Membership {
                             follower: follower.clone(),
                             inbox: inbox.clone(),
                             dead_letters: self.dead_letters.clone(),
+                            health: self.health.clone(),
                             stop: token.clone(),
                         };
                         #[expect(clippy::disallowed_methods, reason = "kept and awaited here")]
-                        let task = tokio::spawn(worker.run());
+                        let task = tokio::spawn(watched(worker, self.lifecycle.clone()));
                         workers.insert(partition, (token, task));
                     }
                 }
@@ -211,8 +224,9 @@ impl Membership {
 
     /// Polling serves the group's callbacks. What a paused partition still fetched is thrown away.
     fn poll_in_a_thread(&self, stop: CancellationToken) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let consumer = self.consumer.clone();
+        let (consumer, lifecycle) = (self.consumer.clone(), self.lifecycle.clone());
         std::thread::Builder::new().name("group".into()).spawn(move || {
+            let _watch = lifecycle.fail_on_panic("the consumer group's thread");
             while !stop.is_cancelled() {
                 if let Some(Err(error)) = consumer.poll(POLL) {
                     tracing::warn!(%error, "the consumer group can't be reached at the moment");

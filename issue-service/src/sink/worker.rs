@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
 use platform::telemetry::ProcessSpan;
-use sqlx::{Acquire as _, MySqlPool};
+use sqlx::{Connection as _, MySqlConnection, MySqlPool};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ const BATCH: u64 = 5000;
 const WAITING: usize = 10_000;
 /// How often an idle partition's watermark is read again, to notice a database that went back.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a worker that has to stop waits for the transaction in flight.
+const LAST_COMMIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,8 @@ pub(super) struct Worker {
     pub(super) follower: Arc<Follower>,
     pub(super) inbox: Inbox,
     pub(super) dead_letters: DeadLetters,
+    /// Of all the partitions together.
+    pub(super) health: ComponentHandle,
     /// Ends with the assignment.
     pub(super) stop: CancellationToken,
 }
@@ -79,6 +84,7 @@ impl Worker {
     }
 
     fn alarm(&self, why: &str) {
+        self.health.down(format!("partition {}: {why}", self.partition));
         self.follower.leave(self.partition);
         metrics::gauge!("firstcome_sink_stopped", "partition" => self.partition.to_string()).set(1.0);
         tracing::error!(log.partition = self.partition, why, "the partition is not written any further");
@@ -88,7 +94,10 @@ impl Worker {
     async fn load(&self) -> Result<Option<Snapshot>, String> {
         let mut pause = PAUSE;
         loop {
-            match store::snapshots(&self.pool, self.partitions, &[self.partition]).await {
+            let wanted = [self.partition];
+            let snapshots = store::snapshots(&self.pool, self.partitions, &wanted);
+            let Some(snapshots) = self.stop.run_until_cancelled(snapshots).await else { return Ok(None) };
+            match snapshots {
                 Ok(mut snapshots) => return Ok(snapshots.pop()),
                 Err(StoreError::Contradiction(why)) => return Err(why),
                 Err(StoreError::Database(error)) => self.database_is_away(&error),
@@ -128,8 +137,11 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    if let Some(commit) = commit.take() {
-                        let _ = commit.await;
+                    if let Some(mut commit) = commit.take()
+                        && tokio::time::timeout(LAST_COMMIT, &mut commit).await.is_err()
+                    {
+                        // Committed or not, whoever comes next begins at the watermark.
+                        commit.abort();
                     }
                     return End::Stopped;
                 }
@@ -154,7 +166,10 @@ impl Worker {
                     }
                 },
                 _ = idle.tick(), if commit.is_none() && batch.is_empty() => {
-                    match store::watermark(&self.pool, self.partition).await {
+                    let watermark =
+                        store::on_connection(&self.pool, async |db| store::watermark(db, self.partition).await);
+                    let Some(watermark) = self.stop.run_until_cancelled(watermark).await else { continue };
+                    match watermark {
                         Ok(found) if found.next == at => {}
                         Ok(_) => return End::Moved,
                         Err(StoreError::Contradiction(why)) => return End::Broken(why),
@@ -184,10 +199,15 @@ impl Worker {
             // In key order, so that two writers can't meet in a deadlock.
             batch.issues.sort_unstable();
             let mut pause = PAUSE;
+            let mut set_aside = false;
             loop {
                 let tried = async {
-                    dead_letters.set_aside(partition, &batch.dead_letters).await?;
-                    Ok::<_, BoxError>(write(&pool, partition, &batch).await?)
+                    if !set_aside {
+                        dead_letters.set_aside(partition, &batch.dead_letters).await?;
+                        set_aside = true;
+                    }
+                    let write = store::on_connection(&pool, async |db| write(db, partition, &batch).await);
+                    Ok::<_, BoxError>(write.await?)
                 };
                 match tried.await {
                     Ok(true) => {
@@ -241,8 +261,7 @@ fn take_in(
 }
 
 /// One transaction. False if the watermark was not where the batch begins.
-async fn write(pool: &MySqlPool, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
-    let mut connection = pool.acquire().await?;
+async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
     let mut transaction = connection.begin().await?;
     if !store::move_watermark(&mut transaction, partition, batch.from, &batch.to).await? {

@@ -1,16 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use hmac::{Hmac, Mac as _};
 use issue_service::claim::{Outcome, Status};
-use issue_service::doorman::users_key;
-use issue_service::ids::{CouponId, UserId};
-use issue_service::ledger::Definition;
+use issue_service::doorman::{Word, users_key};
+use issue_service::ids::{CouponId, UserId, partition_of};
+use issue_service::ledger::partition::{Answer, Entrance, Pass};
+use issue_service::ledger::{Definition, Record};
 use platform::clock::now_ms;
 use platform::testing::Servers;
 use redis::AsyncCommands as _;
 use serde_json::json;
+use sha2::Sha256;
 
-use crate::system::{System, definition, race, users};
+use crate::system::{System, definition, eventually, race, users};
 
 fn issued(outcomes: &[(UserId, Outcome)]) -> BTreeSet<UserId> {
     let issued = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Issued(_)));
@@ -72,7 +75,7 @@ async fn an_instance_that_starts_later_knows_every_winner() {
     let coupon = system.coupon(&[&first], 10).await;
     let outcomes = race(&[&first], coupon, users(5), 1).await;
     system.level(&first).await;
-    consumer.stop_background(std::time::Duration::from_secs(5)).await;
+    consumer.stop().await;
     // These are in the log only.
     let later = race(&[&first], coupon, users(10).skip(5), 1).await;
     first.stop().await;
@@ -169,4 +172,123 @@ async fn without_the_coupon_service_an_unknown_coupon_is_neither_given_nor_denie
     let system = System::start().await;
     let serving = system.serving().await;
     assert_eq!(serving.claims.claim(CouponId(77), UserId(1)).await, Outcome::Unavailable);
+}
+
+/// He may have put somebody into his set whose answer came too late, or lack a winner of the own door.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doorman_s_set_is_put_right_for_those_who_are_in_doubt() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon(&[&serving], 5).await;
+    let number = partition_of(coupon, system.kafka.partitions);
+    let partition = &serving.claims.partitions[number as usize];
+    let doorman = &serving.claims.doorman;
+    let mut connection = redis().await;
+    let [winner, loser, in_flight] = [1, 2, 3].map(UserId);
+    assert!(matches!(serving.claims.claim(coupon, winner).await, Outcome::Issued(_)));
+    let _: () = connection.srem(users_key(coupon), winner.0).await.unwrap();
+    let _: () = connection.sadd(users_key(coupon), &[loser.0, in_flight.0]).await.unwrap();
+    let Entrance::Send { attempt, .. } = partition.enter(coupon, in_flight, Instant::now(), Pass::Doorman)
+    else {
+        panic!("not let in");
+    };
+    for user in [winner, loser, in_flight] {
+        doorman.doubt(coupon, user);
+    }
+    let mut members = async || -> BTreeSet<u64> { connection.smembers(users_key(coupon)).await.unwrap() };
+    eventually("he knows the winner", async || members().await == BTreeSet::from([1, 3])).await;
+    // Whoever is in flight stays in doubt, and asking him goes on meanwhile.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let asked = tokio::time::timeout(Duration::from_secs(5), doorman.ask(coupon, UserId(4), 5)).await;
+    assert_eq!(asked, Ok(Word::Admitted));
+    assert_eq!(members().await, BTreeSet::from([1, 3, 4]));
+    partition.failed(coupon, in_flight, attempt, Answer::Unknown);
+    eventually("who is in flight no more is out", async || members().await == BTreeSet::from([1, 4])).await;
+}
+
+/// A log that lost its beginning (by an operator, or a retention that was too short) can't be told from one that
+/// lost winners: its partition stops, the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_stops_its_partition_and_no_other() {
+    let system = System::start().await;
+    let first = system.serving().await;
+    let other = system.coupon_in(&[&first], 1, 5).await;
+    let cut = system.coupon_in(&[&first], 0, 5).await;
+    assert!(matches!(first.claims.claim(cut, UserId(1)).await, Outcome::Issued(_)));
+    let end = first.claims.log.append(0, Record::Noop).await.unwrap();
+    system.cut(0, end).await;
+
+    // Nothing is in the database, so it has to read all of the log.
+    let second = system.serving().await;
+    eventually("the partition has stopped", async || second.claims.partitions[0].is_stopped()).await;
+    assert_eq!(second.claims.claim(cut, UserId(2)).await, Outcome::Unavailable);
+    assert!(!second.claims.partitions[1].is_stopped());
+    assert!(matches!(second.claims.claim(other, UserId(2)).await, Outcome::Issued(_)));
+    // Whoever had read it already goes on.
+    assert!(matches!(first.claims.claim(cut, UserId(2)).await, Outcome::Issued(_)));
+}
+
+/// Nobody is refused on old news: an instance that has fallen behind the log may not say "sold out".
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_lags_refuses_nobody() {
+    let system = System::start().await;
+    let (fresh, lagging) = (system.serving().await, system.serving().await);
+    let coupon = system.coupon_in(&[&fresh, &lagging], 0, 1).await;
+    let (winner, other) = (UserId(1), UserId(2));
+    let Outcome::Issued(first) = fresh.claims.claim(coupon, winner).await else { panic!("not issued") };
+    eventually("both know", async || lagging.claims.claim(coupon, other).await == Outcome::SoldOut).await;
+
+    system.hold_back(&lagging, 0, &fresh).await;
+    system.define(&[&fresh], definition(coupon, 2, 2)).await;
+    let told = [lagging.claims.claim(coupon, other).await, lagging.claims.claim(coupon, winner).await];
+    assert_eq!(told, [Outcome::Unavailable, Outcome::Already(first)]);
+    assert_eq!(lagging.claims.status(coupon, other).await, Status::Unavailable);
+    assert!(matches!(fresh.claims.claim(coupon, other).await, Outcome::Issued(_)));
+
+    lagging.follower.follow(0, lagging.claims.partitions[0].next());
+    assert!(matches!(lagging.claims.claim(coupon, other).await, Outcome::Already(_)));
+}
+
+/// Redis is no authority: what it says of a coupon counts only with the coupon service's signature.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cached_definition_counts_only_with_its_mac() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.new_coupon();
+    let Definition { version, stock, starts_at, ends_at, .. } = definition(coupon, 7, 2);
+    let put = async |quantity: u32| {
+        let signed = format!("{coupon}|{version}|{stock}|{starts_at}|{ends_at}|0");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(system.settings.definition.mac_secret.expose().as_bytes())
+                .unwrap();
+        mac.update(signed.as_bytes());
+        let cached = json!({
+            "couponId": coupon.0, "version": version, "quantity": quantity, "startsAt": starts_at,
+            "endsAt": ends_at, "closed": false, "mac": hex::encode(mac.finalize().into_bytes()),
+        });
+        let key = format!("coupon:{{{coupon}}}:info");
+        let _: () = redis().await.set_ex(key, cached.to_string(), 60).await.unwrap();
+    };
+    put(stock + 1).await;
+    assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Unavailable);
+    put(stock).await;
+    // What was looked up is kept for a second, a failure not at all.
+    let outcomes = race(&[&serving], coupon, users(5), 1).await;
+    assert_eq!(issued(&outcomes).len(), 2);
+}
+
+/// Beyond its bound nobody waits: they are sent away at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_wait() {
+    let mut system = System::start().await;
+    system.settings.claims.max_waiting = 3;
+    let (serving, other) = (system.serving().await, system.serving().await);
+    let coupon = system.coupon_in(&[&serving, &other], 0, 1).await;
+    let winner = UserId(1);
+    assert!(matches!(other.claims.claim(coupon, winner).await, Outcome::Issued(_)));
+    system.hold_back(&serving, 0, &other).await;
+    system.define(&[&other], definition(coupon, 2, 2)).await;
+    let outcomes = race(&[&serving], coupon, users(10), 1).await;
+    let overloaded = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Overloaded).count();
+    assert_eq!(overloaded, 7, "{outcomes:?}");
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use issue_service::claim::Outcome;
 use issue_service::ids::{UserId, partition_of};
@@ -7,6 +7,7 @@ use issue_service::store;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
 
+use crate::link::Link;
 use crate::system::{System, eventually, race, users};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +23,10 @@ async fn consumers_share_the_partitions_and_each_takes_over_from_the_other() {
     for coupon in coupons {
         race(&[&serving], coupon, users(20), 1).await;
     }
-    first.stop_background(Duration::from_secs(5)).await;
+    eventually("each has a partition", async || system.assignments() == [vec![0], vec![1]]).await;
+    assert!(first.is_sound());
+    first.stop().await;
+    assert!(first.is_sound(), "it has ended in time");
     for coupon in coupons {
         race(&[&serving], coupon, users(60), 1).await;
     }
@@ -30,7 +34,8 @@ async fn consumers_share_the_partitions_and_each_takes_over_from_the_other() {
     for coupon in coupons {
         assert_eq!(system.rows(coupon).await.len(), 40);
     }
-    drop(second);
+    assert_eq!(system.assignments(), [vec![0, 1]]);
+    assert!(second.is_sound());
 }
 
 /// What a failover to a lagging replica or a restored backup looks like: the watermark and the rows above it are
@@ -44,7 +49,7 @@ async fn a_database_that_went_back_is_filled_again_while_idle() {
     race(&[&serving], coupon, users(10), 1).await;
     system.level(&serving).await;
     let partition = partition_of(coupon, system.kafka.partitions);
-    let before = store::watermark(&system.pool, partition).await.unwrap();
+    let before = system.watermark(partition).await;
     race(&[&serving], coupon, users(20), 1).await;
     system.level(&serving).await;
     let rows = system.rows(coupon).await;
@@ -54,12 +59,12 @@ async fn a_database_that_went_back_is_filled_again_while_idle() {
     for statement in ["DELETE FROM coupon_issues WHERE place > 10", "UPDATE issue_coupons SET `count` = 10"] {
         sqlx::query(statement).execute(&mut *transaction).await.unwrap();
     }
-    let now = store::watermark(&mut *transaction, partition).await.unwrap();
+    let now = store::watermark(&mut transaction, partition).await.unwrap();
     assert!(store::move_watermark(&mut transaction, partition, now.next, &before).await.unwrap());
     transaction.commit().await.unwrap();
 
     eventually("the rows are back", async || system.rows(coupon).await == rows).await;
-    let after = store::watermark(&system.pool, partition).await.unwrap();
+    let after = system.watermark(partition).await;
     assert_eq!(after.digest, now.digest);
 }
 
@@ -68,23 +73,16 @@ async fn a_database_that_went_back_is_filled_again_while_idle() {
 async fn two_groups_that_write_the_same_database_write_every_row_once() {
     let system = System::start().await;
     let serving = system.serving().await;
-    let _one = system.consuming();
-    let lifecycle = platform::lifecycle::Lifecycle::new();
-    let zombie =
-        issue_service::sink::Settings { group: "zombie".into(), session_timeout: Duration::from_secs(6) };
-    let zombie = issue_service::sink::Membership::join(
-        &zombie,
-        system.kafka.clone(),
-        system.pool.clone(),
-        lifecycle.clone(),
-    );
-    lifecycle.spawn("consumer", zombie.unwrap().run());
+    let one = system.consuming();
+    let zombie = system.consuming_in(&format!("{}-zombie", system.kafka.topic), &system.pool);
     let coupon = system.coupon(&[&serving], 500).await;
     for _ in 0..3 {
         race(&[&serving], coupon, users(600), 1).await;
     }
     system.level(&serving).await;
     assert_eq!(system.rows(coupon).await.len(), 500);
+    // Had either written a row that was there already, it would have stopped.
+    assert!(one.is_sound() && zombie.is_sound());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,6 +116,15 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
     assert!(header("kafka_dlt-exception-message").starts_with("malformed"));
 }
 
+/// A record of a version that nobody reads yet.
+fn newer_noop() -> Vec<u8> {
+    let mut newer = Record::Noop.encode();
+    newer[3] = 2;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..6]), &newer[10..]);
+    newer[6..10].copy_from_slice(&crc.to_be_bytes());
+    newer
+}
+
 /// A record of the future stops its partition in this process; the other partitions go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_still_given() {
@@ -126,25 +133,58 @@ async fn a_record_of_a_newer_version_stops_its_partition_and_known_receipts_are_
     let coupon = system.coupon(&[&serving], 5).await;
     let partition = partition_of(coupon, system.kafka.partitions);
     let Outcome::Issued(winner) = serving.claims.claim(coupon, UserId(1)).await else { panic!("not issued") };
-    let mut newer = Record::Noop.encode();
-    newer[3] = 2;
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..6]), &newer[10..]);
-    newer[6..10].copy_from_slice(&crc.to_be_bytes());
-    system.append_raw(partition, &newer).await;
+    system.append_raw(partition, &newer_noop()).await;
     eventually("the partition has stopped", async || {
         serving.claims.partitions[partition as usize].is_stopped()
     })
     .await;
     assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Already(winner));
     assert_eq!(serving.claims.claim(coupon, UserId(2)).await, Outcome::Unavailable);
-    let other = loop {
-        let other = system.new_coupon();
-        if partition_of(other, system.kafka.partitions) != partition {
-            break other;
-        }
-    };
-    system.define(&[&serving], crate::system::definition(other, 1, 5)).await;
+    let other = system.coupon_in(&[&serving], 1 - partition, 5).await;
     assert!(matches!(serving.claims.claim(other, UserId(2)).await, Outcome::Issued(_)));
+}
+
+/// What was decided before a record that stops the partition is in the database, and nothing after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_before_an_unreadable_record_is_written() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon(&[&serving], 5).await;
+    race(&[&serving], coupon, users(3), 1).await;
+    let partition = partition_of(coupon, system.kafka.partitions);
+    let broken = system.append_raw(partition, &newer_noop()).await;
+    let claim = Record::Claim { coupon, user: UserId(9) };
+    system.append_raw(partition, &claim.encode()).await;
+    // All of it waits when the consumer starts, so it comes in one batch.
+    let consumer = system.consuming();
+    eventually("it is written up to there", async || system.watermark(partition).await.next == broken).await;
+    eventually("the partition has stopped", async || !consumer.is_sound()).await;
+    assert_eq!(system.rows(coupon).await.len(), 3);
+    assert_eq!(system.watermark(partition).await.next, broken);
+}
+
+/// A stop must not wait for a database that hangs, and is no failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_whose_database_hangs_ends_when_told() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon(&[&serving], 50).await;
+    let link = Link::to(&system.settings.mysql.host, system.settings.mysql.port, &system.lifecycle).await;
+    let pool = system.pool_through(link.port);
+    let consumer = system.consuming_in(&system.kafka.topic, &pool);
+    race(&[&serving], coupon, users(5), 1).await;
+    system.level(&serving).await;
+    link.hang();
+    race(&[&serving], coupon, users(40).skip(5), 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let told = Instant::now();
+    consumer.stop().await;
+    assert!(!consumer.lifecycle.failed(), "ended within {:?}", told.elapsed());
+    assert_eq!(system.rows(coupon).await.len(), 5);
+    // Somebody else goes on where it was.
+    let _another = system.consuming();
+    system.level(&serving).await;
+    assert_eq!(system.rows(coupon).await.len(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,17 +7,24 @@ use issue_service::app::{self, Serving};
 use issue_service::claim::Outcome;
 use issue_service::config::Settings;
 use issue_service::ids::{CouponId, UserId, partition_of};
+use issue_service::ledger::snapshot::Watermark;
 use issue_service::ledger::{Definition, Record};
 use issue_service::log;
 use issue_service::sink::{self, Membership};
 use issue_service::store;
 use platform::clock::{Clock, now_ms};
 use platform::consul::Consul;
+use platform::health::Health;
 use platform::id::IdGenerator;
 use platform::lifecycle::Lifecycle;
 use platform::testing::{Servers, unique_name};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{MySqlPool, Row};
 
 pub(crate) struct System {
@@ -65,18 +72,22 @@ impl System {
     /// Another instance that answers claims.
     pub(crate) async fn serving(&self) -> Serving {
         let consul = Consul::new(&self.settings.consul);
-        Serving::start(&self.settings, self.kafka.clone(), &self.pool, &self.lifecycle, consul).await.unwrap()
+        let (kafka, health) = (self.kafka.clone(), Health::new());
+        Serving::start(&self.settings, kafka, &self.pool, &self.lifecycle, &health, consul).await.unwrap()
     }
 
-    /// Another instance that writes the database. It ends when the token is cancelled.
-    pub(crate) fn consuming(&self) -> Lifecycle {
-        let lifecycle = Lifecycle::new();
-        let settings =
-            sink::Settings { group: self.kafka.topic.clone(), session_timeout: Duration::from_secs(6) };
-        let member =
-            Membership::join(&settings, self.kafka.clone(), self.pool.clone(), lifecycle.clone()).unwrap();
+    /// Another instance that writes the database.
+    pub(crate) fn consuming(&self) -> Consuming {
+        self.consuming_in(&self.kafka.topic, &self.pool)
+    }
+
+    pub(crate) fn consuming_in(&self, group: &str, pool: &MySqlPool) -> Consuming {
+        let (lifecycle, health) = (Lifecycle::new(), Health::new());
+        let settings = sink::Settings { group: group.to_owned(), session_timeout: Duration::from_secs(6) };
+        let (kafka, pool) = (self.kafka.clone(), pool.clone());
+        let member = Membership::join(&settings, kafka, pool, lifecycle.clone(), &health).unwrap();
         lifecycle.spawn("consumer", member.run());
-        lifecycle
+        Consuming { lifecycle, health }
     }
 
     pub(crate) fn new_coupon(&self) -> CouponId {
@@ -88,6 +99,36 @@ impl System {
         let coupon = self.new_coupon();
         self.define(instances, definition(coupon, 1, stock)).await;
         coupon
+    }
+
+    /// The same in a certain partition.
+    pub(crate) async fn coupon_in(&self, instances: &[&Serving], partition: u32, stock: u32) -> CouponId {
+        let coupon = std::iter::repeat_with(|| self.new_coupon())
+            .find(|coupon| partition_of(*coupon, self.kafka.partitions) == partition)
+            .unwrap();
+        self.define(instances, definition(coupon, 1, stock)).await;
+        coupon
+    }
+
+    /// Has an instance follow a partition no further, and waits until it doesn't.
+    pub(crate) async fn hold_back(&self, lagging: &Serving, partition: u32, fresh: &Serving) {
+        lagging.follower.leave(partition);
+        eventually("it lags", async || {
+            let offset = fresh.claims.log.append(partition, Record::Noop).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            lagging.claims.partitions[partition as usize].next() <= offset
+        })
+        .await;
+    }
+
+    /// Has everything below `end` deleted from the log.
+    pub(crate) async fn cut(&self, partition: u32, end: u64) {
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client().create().unwrap();
+        let mut ends = TopicPartitionList::new();
+        let end = Offset::Offset(i64::try_from(end).unwrap());
+        ends.add_partition_offset(&self.kafka.topic, log::number(partition), end).unwrap();
+        let cut = admin.delete_records(&ends, &AdminOptions::new()).await.unwrap();
+        cut.elements()[0].error().unwrap();
     }
 
     /// Resolves when every instance has read it: one that hasn't would look for the coupon service.
@@ -119,15 +160,63 @@ impl System {
             .collect()
     }
 
+    /// The database by another port.
+    pub(crate) fn pool_through(&self, port: u16) -> MySqlPool {
+        let options = (*self.pool.connect_options()).clone().host("127.0.0.1").port(port);
+        MySqlPoolOptions::new().connect_lazy_with(options)
+    }
+
+    /// The partitions of each member of the consumers' group, in order.
+    pub(crate) fn assignments(&self) -> Vec<Vec<i32>> {
+        let client: BaseConsumer = self.kafka.client().create().unwrap();
+        let groups = client.fetch_group_list(Some(&self.kafka.topic), Duration::from_secs(10)).unwrap();
+        let members = groups.groups().iter().flat_map(|group| group.members());
+        // The consumer protocol's assignment: version, one topic, its partitions.
+        let partitions = |assignment: &[u8]| -> Vec<i32> {
+            let number = |at: usize| i32::from_be_bytes(assignment[at..at + 4].try_into().unwrap());
+            if assignment.len() < 6 || number(2) == 0 {
+                return Vec::new();
+            }
+            let topic = usize::from(u16::from_be_bytes([assignment[6], assignment[7]]));
+            let count = usize::try_from(number(8 + topic)).unwrap();
+            let mut partitions: Vec<_> = (0..count).map(|index| number(12 + topic + 4 * index)).collect();
+            partitions.sort_unstable();
+            partitions
+        };
+        let mut assigned: Vec<_> =
+            members.map(|member| partitions(member.assignment().unwrap_or_default())).collect();
+        assigned.sort();
+        assigned
+    }
+
+    pub(crate) async fn watermark(&self, partition: u32) -> Watermark {
+        store::watermark(&mut self.pool.acquire().await.unwrap(), partition).await.unwrap()
+    }
+
     /// Waits until the database has followed the log up to here.
     pub(crate) async fn level(&self, serving: &Serving) {
         for partition in serving.claims.partitions.iter() {
             let end = serving.claims.log.append(partition.id(), Record::Noop).await.unwrap() + 1;
-            eventually("the consumers are level", async || {
-                store::watermark(&self.pool, partition.id()).await.unwrap().next >= end
-            })
-            .await;
+            eventually("the consumers are level", async || self.watermark(partition.id()).await.next >= end)
+                .await;
         }
+    }
+}
+
+/// An instance that writes the database.
+pub(crate) struct Consuming {
+    pub(crate) lifecycle: Lifecycle,
+    health: Health,
+}
+
+impl Consuming {
+    /// Whether it writes every partition that it was given.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.health.details()["sink"]["status"] == "UP" && !self.lifecycle.failed()
+    }
+
+    pub(crate) async fn stop(&self) {
+        self.lifecycle.stop_background(Duration::from_secs(5)).await;
     }
 }
 

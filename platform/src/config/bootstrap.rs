@@ -20,6 +20,8 @@ pub struct Bootstrap {
     pub label: Option<String>,
     /// Given by `--instance`, otherwise made up from the service's name when the process starts.
     pub instance: Option<String>,
+    /// Whose settings it takes, if not those of the service's own name.
+    pub settings_of: Option<&'static str>,
     /// Every `FIRSTCOME_` variable with `__` in it: settings that win over all sources.
     pub overrides: Vec<(String, String)>,
 }
@@ -45,6 +47,7 @@ impl Bootstrap {
             profile: DEFAULT_PROFILE.to_owned(),
             label: None,
             instance,
+            settings_of: None,
             overrides: Vec::new(),
         };
         for (name, value) in variables {

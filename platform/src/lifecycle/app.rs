@@ -29,7 +29,6 @@ type PerWorker = Arc<dyn Fn(usize) -> Router + Send + Sync>;
 /// A service that is ready to serve.
 pub struct App {
     pub(super) routers: Option<PerWorker>,
-    pub(super) name: Option<&'static str>,
     pub(super) admin: Router,
     pub(super) on_stop: Vec<Flush>,
 }
@@ -44,19 +43,13 @@ impl App {
     /// connection pool a runtime. It is called within the worker's runtime.
     #[must_use]
     pub fn per_worker(router: impl Fn(usize) -> Router + Send + Sync + 'static) -> Self {
-        Self { routers: Some(Arc::new(router)), name: None, admin: Router::new(), on_stop: Vec::new() }
+        Self { routers: Some(Arc::new(router)), admin: Router::new(), on_stop: Vec::new() }
     }
 
     /// No public port: the admin port is what Consul hears of.
     #[must_use]
     pub fn admin_only() -> Self {
-        Self { routers: None, name: None, admin: Router::new(), on_stop: Vec::new() }
-    }
-
-    /// The name in Consul, if it isn't the service's.
-    #[must_use]
-    pub fn register_as(self, name: &'static str) -> Self {
-        Self { name: Some(name), ..self }
+        Self { routers: None, admin: Router::new(), on_stop: Vec::new() }
     }
 
     /// More routes of the admin port, behind the bearer check.
@@ -77,7 +70,6 @@ impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App")
             .field("serves", &self.routers.is_some())
-            .field("name", &self.name)
             .field("on_stop", &self.on_stop.len())
             .finish_non_exhaustive()
     }

@@ -44,7 +44,7 @@ where
         service,
         instance,
         &profile,
-        async move { crate::config::load::<S>(service, &bootstrap).await },
+        async move { crate::config::load::<S>(bootstrap.settings_of.unwrap_or(service), &bootstrap).await },
         start,
     )
 }
@@ -204,9 +204,8 @@ where
     health.started();
     let address = server.as_ref().map_or(admin.address(), Server::address);
     tracing::info!(%address, admin = %admin.address(), "serving");
-    let name = app.name.unwrap_or(service);
     if let Some(consul) = &consul {
-        let registration = registration(name, &instance, address, admin.address());
+        let registration = registration(service, &instance, address, admin.address());
         consul.keep_registered(registration, health.clone(), &lifecycle);
     }
 

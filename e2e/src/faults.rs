@@ -53,6 +53,19 @@ pub fn freeze(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap_or_else(|error| panic!("kill -STOP {pid}: {error}"));
 }
 
+/// Waits until a service that was told to end runs again, in another process.
+///
+/// # Panics
+/// When that takes too long.
+pub async fn wait_until_restarted(before: &Stack, service: &str) -> Stack {
+    let begin = Instant::now();
+    while Stack::load().one(service).pid == before.one(service).pid {
+        assert!(begin.elapsed() < PATIENCE, "{service} was not restarted within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    wait_until_whole(before).await
+}
+
 /// Waits until as many instances as `before` are ready and passing in Consul at their present address, and every
 /// server lives.
 ///

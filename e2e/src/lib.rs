@@ -3,8 +3,10 @@
 //!
 //! Invariant: nothing here uses the product's own code, so an error there can't hide itself.
 
+pub mod access_log;
 pub mod audit;
 pub mod client;
+pub mod configuration;
 pub mod coupons;
 pub mod faults;
 pub mod load;

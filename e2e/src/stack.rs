@@ -19,6 +19,7 @@ pub struct Stack {
     pub redis: Redis,
     pub signing_key_file: PathBuf,
     pub jwt: Jwt,
+    pub trace_ui: String,
     #[serde(rename = "consulUi")]
     pub consul_ui: String,
     #[serde(skip)]

@@ -186,6 +186,7 @@ impl Serving {
         for (partition, resume) in (0..).zip(&resumes) {
             follower.follow(partition, resume.start());
         }
+        log.warm_up().await;
         hear_the_log(&log, &partitions).await?;
 
         let definitions = Definitions::new(

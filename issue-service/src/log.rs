@@ -107,6 +107,19 @@ impl Log {
         Ok(Self { settings, partitions, producer: Arc::new(ArcSwap::from_pointee(producer)) })
     }
 
+    /// Gets the producer its id before anything is sent. The first question connects; the second wakes librdkafka's
+    /// main thread, which would otherwise ask for the id only when its timer of 500 ms fires.
+    pub async fn warm_up(&self) {
+        let (producer, topic) = (self.producer.load_full(), self.settings.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let ask = || producer.client().fetch_metadata(Some(&topic), Duration::from_secs(2));
+            ask().and_then(|_| ask()).map(drop)
+        });
+        if let Ok(Err(error)) = asked.await {
+            tracing::warn!(%error, "the log does not answer yet");
+        }
+    }
+
     pub fn topic(&self) -> &str {
         &self.settings.topic
     }

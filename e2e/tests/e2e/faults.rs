@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use e2e::access_log::{AccessLine, AccessLog};
 use e2e::client::Client;
 use e2e::coupons::{self, OPEN};
 use e2e::load::{self, Live, Outcome, Plan, Record};
@@ -11,12 +12,12 @@ use e2e::stack::{Stack, alone};
 use e2e::tokens::{Minter, user_ids};
 use e2e::{audit, faults, users};
 
-const USERS: usize = 3_000;
-const STOCK: usize = 1_500;
+const USERS: usize = 15_000;
+const STOCK: usize = 1_000;
 const WORKERS: usize = 150;
 const IN_FLIGHT: usize = 50;
-/// Answers before the fault: far enough into the race, and far from its end.
-const ANSWERS: usize = 600;
+/// Answers before the fault: far enough into the race, with most of the stock still to be had.
+const ANSWERS: usize = 400;
 /// Long enough for every worker to be at the frozen instance's mercy once; shorter than any timeout.
 const FROZEN: Duration = Duration::from_millis(200);
 /// The gateway stops using a dead instance within this.
@@ -28,6 +29,8 @@ struct Struck {
     /// When, on the load's clock.
     at: Duration,
     in_flight: usize,
+    /// As the gateway's access log has them.
+    claims: Vec<AccessLine>,
 }
 
 /// The state of the load when a fault strikes.
@@ -50,6 +53,7 @@ async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck 
     let coupon = coupons::create(&client, &admin, STOCK as u64, OPEN).await;
     let mysql = audit::mysql(&stack).await;
     let plan = Plan { users: user_ids(USERS), parallel: 2, workers: WORKERS };
+    let log = AccessLog::from_here(&stack);
     let load = load::start(&client, &Minter::of(&stack), coupon, &plan).await;
 
     load.live.wait_for(ANSWERS, IN_FLIGHT).await;
@@ -63,14 +67,17 @@ async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck 
     assert_eq!(record.count(|o| matches!(o, Outcome::Wrong(..))), 0, "{:?}", record.sample());
     audit::check(&mysql, coupon, STOCK, &record).await;
     audit::wait_for_issued(&client, coupon, STOCK as u64, Duration::from_secs(60)).await;
-    Struck { record, at, in_flight }
+    let claims = log.lines().into_iter().filter(|line| line.route == "coupon-issues-claim").collect();
+    Struck { record, at, in_flight, claims }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_of_the_issue_service_dies() {
     let _stack = alone().await;
+    let mut victim = String::new();
     let struck = race_with(async |stack, live| {
         let pid = stack.one("issue-service").pid;
+        victim = stack.one("issue-service").instance.clone();
         // Frozen for a moment, so that claims are surely in its hands when it dies.
         faults::freeze(pid);
         tokio::time::sleep(FROZEN).await;
@@ -91,6 +98,15 @@ async fn an_instance_of_the_issue_service_dies() {
     for attempt in failed {
         assert!(attempt.began < struck.at + NOTICE, "sent to a dead instance {NOTICE:?} later: {attempt:?}");
     }
+    let later = struck.record.attempts.iter().filter(|attempt| attempt.began >= struck.at + NOTICE).count();
+    assert!(later >= 1_000, "only {later} claims began after {NOTICE:?}: this proves nothing");
+    // Whoever was at the other instance, or at none yet, has lost nothing.
+    let places: Vec<_> =
+        struck.claims.iter().filter(|claim| claim.status >= 500).map(|claim| &claim.instance).collect();
+    assert!(
+        places.iter().all(|place| **place == victim),
+        "claims failed elsewhere than at {victim}: {places:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ mod claims;
 mod faults;
 mod gateway;
 mod logs;
+mod operations;
 mod race;
 mod sessions;
 mod sign_up;

@@ -9,10 +9,10 @@ use e2e::stack::{Stack, alone};
 use e2e::tokens::{Minter, user_ids};
 use e2e::{audit, faults, users};
 
-const STOCK: usize = 200;
-const USERS: usize = 3_000;
+const STOCK: usize = 1_000;
+const USERS: usize = 15_000;
 /// Users at a time, each with two connections.
-const WORKERS: usize = 250;
+const WORKERS: usize = 1_000;
 /// The write-back interval and what a busy machine adds.
 const WRITE_BACK: Duration = Duration::from_secs(5);
 

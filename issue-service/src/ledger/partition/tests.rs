@@ -97,6 +97,14 @@ fn a_refusal_counts_only_at_the_offset_that_was_acknowledged() {
     log.ack(1, attempt, mine);
     assert!(matches!(answer.try_recv(), Ok(Answer::Issued(_))));
 
+    // An older record of the user may also be read back when the acknowledgement is known already.
+    let (attempt, mut answer) = log.send(2, Instant::now());
+    log.ack(2, attempt, log.next.get() + 1);
+    assert_eq!(log.claim(2).1, Decision::SoldOut);
+    assert!(answer.try_recv().is_err(), "this one is not at the offset that was acknowledged");
+    log.claim(2);
+    assert_eq!(answer.try_recv(), Ok(Answer::Lost(Decision::SoldOut)));
+
     // Acknowledged before or after it is read back, it is the same.
     for ack_first in [true, false] {
         let user = if ack_first { 5 } else { 6 };
@@ -264,4 +272,19 @@ fn a_stopped_partition_gives_known_receipts_and_nothing_else() {
         log.partition.enter(COUPON, UserId(2), Instant::now(), Pass::Doorman),
         Entrance::Stopped
     ));
+}
+
+#[test]
+fn while_the_log_is_silent_one_claim_a_second_goes_through() {
+    let log = Log::new(100);
+    let (first, _) = log.send(1, Instant::now());
+    assert!(matches!(knock(&log, 2, Pass::Doorman), Entrance::Send { .. }));
+    std::thread::sleep(STALL + Duration::from_millis(10));
+    assert!(matches!(knock(&log, 3, Pass::Doorman), Entrance::Send { .. }), "the test");
+    for user in 4..9 {
+        assert!(matches!(knock(&log, user, Pass::Doorman), Entrance::Stalled));
+    }
+    let (offset, _) = log.claim(1);
+    log.ack(1, first, offset);
+    assert!(matches!(knock(&log, 9, Pass::Doorman), Entrance::Send { .. }), "the log is back");
 }

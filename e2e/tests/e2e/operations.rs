@@ -1,0 +1,91 @@
+//! What an operator does and sees: a setting changed by a commit, the trace of one claim.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use e2e::client::{Client, with_token};
+use e2e::configuration;
+use e2e::coupons::{self, OPEN};
+use e2e::stack::{Stack, alone, shared};
+use e2e::{faults, users};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// What a login says of its token's life, and the commit that the service shows.
+async fn in_force(stack: &Stack) -> (Value, Value) {
+    let client = Client::gateway(stack);
+    let account = json!({"email": stack.admin.email, "password": stack.admin.password});
+    let login = client.post("/users/login", None, &account).await.expect(200);
+    let admin = stack.one("user-service").admin_url.clone().unwrap_or_default();
+    let info = client.send(Client::at(&admin).request(Method::GET, "/actuator/info")).await.expect(200);
+    (login["token"]["expiresIn"].clone(), info["config"]["commit"].clone())
+}
+
+#[tokio::test]
+async fn a_commit_to_the_configuration_is_taken_up_at_the_next_start() {
+    let _stack = alone().await;
+    let stack = Stack::load();
+    let repository = configuration::Clone::of(&stack);
+    let (before, first) = in_force(&stack).await;
+    assert_eq!(before, 900);
+
+    let commit = repository.change("user-service.yml", "access-ttl: 15m", "access-ttl: 14m");
+    assert_eq!(in_force(&stack).await, (before, first), "a running service keeps what it started with");
+    faults::terminate(stack.one("user-service").pid);
+    let changed = in_force(&faults::wait_until_restarted(&stack, "user-service").await).await;
+
+    let back = repository.change("user-service.yml", "access-ttl: 14m", "access-ttl: 15m");
+    let stack = Stack::load();
+    faults::terminate(stack.one("user-service").pid);
+    let restored = in_force(&faults::wait_until_restarted(&stack, "user-service").await).await;
+    assert_eq!(changed, (json!(840), json!(commit)));
+    assert_eq!(restored, (json!(900), json!(back)));
+}
+
+/// From the click to the row: gateway, issue service (doorman, append) and consumer in one trace.
+#[tokio::test]
+async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
+    let _stack = shared().await;
+    let stack = Stack::load();
+    let client = Client::gateway(&stack);
+    let coupon = coupons::create(&client, &users::admin(&stack, &client).await, 5, OPEN).await;
+    let user = users::customer(&client).await;
+    let trace = uuid::Uuid::new_v4().simple().to_string();
+    let claim = with_token(client.request(Method::POST, "/coupon-issues"), Some(&user.access));
+    let claim = claim.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    client.send(claim.json(&json!({"couponId": coupon}))).await.expect(200);
+
+    let zipkin = stack.trace_ui.trim_end_matches('/').trim_end_matches("/zipkin").to_owned();
+    let begin = Instant::now();
+    loop {
+        let request = Client::at(&zipkin).request(Method::GET, &format!("/api/v2/trace/{trace}"));
+        let spans: Vec<Value> = client
+            .try_send(request)
+            .await
+            .ok()
+            .and_then(|answer| serde_json::from_str(&answer.text).ok())
+            .unwrap_or_default();
+        let seen: BTreeSet<(&str, &str)> = spans
+            .iter()
+            .filter_map(|span| {
+                Some((
+                    span["localEndpoint"]["serviceName"].as_str()?,
+                    span["kind"].as_str().unwrap_or_default(),
+                ))
+            })
+            .collect();
+        let all = [
+            ("gateway", "SERVER"),
+            ("issue-service", "SERVER"),
+            ("issue-service", "CLIENT"),
+            ("issue-service", "PRODUCER"),
+            ("issue-consumer", "CONSUMER"),
+        ];
+        if all.iter().all(|one| seen.contains(one)) {
+            assert!(spans.iter().all(|span| span["traceId"] == trace.as_str()));
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "of trace {trace} only {seen:?} came");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}

@@ -187,7 +187,7 @@ impl Serving {
             follower.follow(partition, resume.start());
         }
         log.warm_up().await;
-        hear_the_log(&log, &partitions).await?;
+        hear_the_log(&log, &partitions, &refusals).await?;
 
         let definitions = Definitions::new(
             redis.clone(),
@@ -227,16 +227,18 @@ impl Serving {
     }
 }
 
-/// Appends a probe to every partition and waits until it was read back: a follower is deaf for a while after
-/// its partitions were assigned, and claims would have to wait for it.
-async fn hear_the_log(log: &Log, partitions: &[Partition]) -> Result<(), BoxError> {
+/// Appends a probe to every partition and waits until it was read back, and until an end of the log that was asked
+/// for now is passed: a follower is deaf for a while after its partitions were assigned, and claims would have to wait.
+async fn hear_the_log(log: &Log, partitions: &[Partition], refusals: &Refusals) -> Result<(), BoxError> {
     try_join_all(partitions.iter().map(|partition| async move {
         while !partition.is_stopped() {
             match log.append(partition.id(), Record::Noop).await {
                 Ok(offset) => {
                     // Fails only if the partition stops, which is loud already; the others go on.
                     let _ = partition.passed(offset + 1).await;
-                    break;
+                    if refusals.news(partition.id()).await.is_ok() {
+                        break;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, log.partition = partition.id(), "the log doesn't take a probe yet");

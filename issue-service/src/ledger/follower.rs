@@ -112,6 +112,10 @@ struct Thread<R> {
 
 impl<R: Reader> Thread<R> {
     fn run(mut self, inbox: &mpsc::Receiver<Command>) {
+        // A partition whose leader is not known when it is assigned waits for a timer of 1 s.
+        if let Err(error) = self.consumer.fetch_metadata(Some(&self.topic), ASK) {
+            tracing::warn!(%error, "the log does not answer yet");
+        }
         loop {
             let mut wanted = HashMap::new();
             loop {

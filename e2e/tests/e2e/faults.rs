@@ -138,6 +138,9 @@ async fn the_redis_master_dies() {
     })
     .await;
     assert_eq!(struck.record.count(|o| matches!(o, Outcome::Broken(_))), 0, "{:?}", struck.record.sample());
+    // The own door serves everybody meanwhile; one in a thousand may have waited too long for it.
+    let failed = struck.record.failed().count();
+    assert!(failed * 1_000 <= struck.record.attempts.len(), "{failed} failed: {:?}", struck.record.sample());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Print the log of a process; without a name, list the logs
     Logs {
         name: Option<String>,
-        /// Go on as it grows
+        /// Go on as it grows, also when a new run begins a new one; Ctrl-C ends it
         #[arg(short, long)]
         follow: bool,
         #[command(flatten)]

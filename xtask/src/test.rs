@@ -134,11 +134,8 @@ impl Run<'_> {
         self.stack.progress.note(&format!("{name}: {}", shown(command)));
         let (success, _) = self.echo(command)?;
         let took = begun.elapsed();
-        self.stack.progress.note(&format!(
-            "{name}: {} ({:.1} s)",
-            if success { "ok" } else { "FAILED" },
-            took.as_secs_f64()
-        ));
+        let text = format!("{name}: {}", if success { "ok" } else { "FAILED" });
+        self.stack.progress.note(&self.stack.progress.timed(&text, took));
         let (passed, failed) = (u64::from(success), u64::from(!success));
         self.results.push(Outcome { name: name.to_owned(), passed, failed, ignored: 0, took });
         Ok(())

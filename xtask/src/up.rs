@@ -83,10 +83,8 @@ fn run(stack: &Arc<Stack>, arguments: &Up) -> Result<ExitCode> {
             &stack.progress,
         );
     }
-    stack.progress.note(&format!(
-        "ready after {:.1} s; Ctrl-C stops everything",
-        stack.progress.elapsed().as_secs_f64()
-    ));
+    let progress = &stack.progress;
+    progress.note(&progress.timed("ready; Ctrl-C stops everything", progress.elapsed()));
     while !stack.interrupt.requested() {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -186,7 +184,7 @@ fn follow(
             }
             // The table is printed here once more, for this terminal.
             if line.starts_with('[') {
-                progress.note(line.split_once("] ").map_or(line.as_str(), |(_, text)| text).trim_end());
+                progress.pass_on(line.trim_end());
             }
             line.clear();
         }

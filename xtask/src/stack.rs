@@ -382,6 +382,7 @@ impl Stack {
             trace_ui: self.ports.get("zipkin").map(|port| format!("http://127.0.0.1:{port}/zipkin/")),
             consul_ui: Some(format!("http://{}/ui/", loopback("consul"))),
             config_server: has_services.then(|| format!("http://{}", loopback(CONFIG_SERVER))),
+            commit: binaries.as_ref().and_then(|it| it.commit().map(str::to_owned)),
             couponctl: binaries.and_then(|it| it.path("couponctl").ok().map(Path::to_path_buf)),
             config_repository: has_services.then(|| self.folder.config_git().display().to_string()),
             mysql: Mysql {

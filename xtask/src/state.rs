@@ -136,6 +136,8 @@ pub(crate) struct State {
     pub(crate) consul_ui: Option<String>,
     pub(crate) config_server: Option<String>,
     pub(crate) config_repository: Option<String>,
+    /// What the services were built from; `+` after it where the tree had changes.
+    pub(crate) commit: Option<String>,
     /// The operator's tool, built with the services.
     pub(crate) couponctl: Option<PathBuf>,
     pub(crate) mysql: Mysql,

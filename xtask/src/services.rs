@@ -91,7 +91,7 @@ pub(crate) const WAVES: [&[Service]; 4] = [
         subcommand: None,
         instances: 1,
         scales: false,
-        secrets: &[REDIS, IDENTITY, ADMIN],
+        secrets: &[IDENTITY, ADMIN],
     }],
 ];
 

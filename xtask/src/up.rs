@@ -84,7 +84,8 @@ fn run(stack: &Arc<Stack>, arguments: &Up) -> Result<ExitCode> {
         );
     }
     let progress = &stack.progress;
-    progress.note(&progress.timed("ready; Ctrl-C stops everything", progress.elapsed()));
+    let text = if arguments.supervise { "ready" } else { "ready; Ctrl-C stops everything" };
+    progress.note(&progress.timed(text, progress.elapsed()));
     while !stack.interrupt.requested() {
         std::thread::sleep(Duration::from_millis(50));
     }

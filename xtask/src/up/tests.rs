@@ -1,3 +1,4 @@
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Child;
 
@@ -31,6 +32,8 @@ fn process() -> (Child, Record) {
 fn a_supervisor_that_does_not_answer_is_ended() {
     let (mut child, record) = process();
     let (_temporary, folder, lock) = in_use(&record);
+    // It listens, as a frozen one does, and says nothing.
+    let _frozen = UnixListener::bind(folder.run().join("control.sock")).unwrap();
     let ended = std::thread::spawn(move || {
         let status = child.wait().unwrap();
         drop(lock);

@@ -159,7 +159,7 @@ pub(crate) struct Test {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Bench {
-    /// Sizes, starts and latencies of the whole, as a report
+    /// Sizes, starts and latencies of the whole, as a report; fails where a limit is reached
     Smoke {
         #[command(flatten)]
         place: Place,

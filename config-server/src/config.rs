@@ -11,6 +11,8 @@ use platform::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::repository;
+
 /// `EX_USAGE` of sysexits.h, as the other services say it.
 pub const BAD_SETTINGS: u8 = 64;
 /// Often enough that a push is served before its author has restarted anything.
@@ -147,6 +149,8 @@ impl Settings for ConfigServerSettings {
         self.telemetry.validate(problems);
         if self.repository.uri.expose().trim().is_empty() {
             problems.add("repository", "must be the path or URL of a git repository");
+        } else if let Err(error) = repository::check(self.repository.uri.expose()) {
+            problems.add("repository", error);
         }
         if self.repository.fetch_interval < MIN_FETCH_INTERVAL {
             problems.add("fetch-interval", "must be at least 1s");

@@ -4,6 +4,7 @@
 mod git;
 mod label;
 mod mirror;
+mod remote;
 mod tree;
 
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ use crate::document::MAX_BYTES;
 pub use git::GitError;
 use git::{Kind, ObjectReader};
 use mirror::Mirror;
+pub use remote::AddressError;
+use remote::Remote;
 
 /// Commits whose list of files is kept. One is in use, and those that somebody pinned.
 const MAX_SNAPSHOTS: usize = 64;
@@ -24,6 +27,8 @@ const MAX_SNAPSHOTS: usize = 64;
 pub enum OpenError {
     #[error("{} is no git repository", .0.display())]
     NoRepository(PathBuf),
+    #[error(transparent)]
+    Address(#[from] AddressError),
     #[error("can't use the repository: {0}")]
     Git(#[from] GitError),
 }
@@ -59,15 +64,23 @@ pub struct Repository {
     snapshots: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
+/// Whether a place is written so that it can be looked for.
+///
+/// # Errors
+/// When it is a URL that can't be used.
+pub fn check(place: &str) -> Result<(), AddressError> {
+    Remote::parse(place.trim()).map(|_| ())
+}
+
 impl Repository {
     /// # Errors
     /// When there is no repository at the place, or a URL can't be fetched and never was.
     pub async fn open(settings: &RepositorySettings) -> Result<Self, OpenError> {
         let place = settings.uri.expose().trim();
         if mirror::is_url(place) {
-            let mirror = Mirror::open(place, &settings.data_folder).await?;
+            let mirror = Mirror::open(Remote::parse(place)?, &settings.data_folder).await?;
             return Ok(Self {
-                uri: mirror.shown(),
+                uri: mirror.address().to_owned(),
                 reader: ObjectReader::new(mirror.folder().to_owned()),
                 mirror: Some(mirror),
                 snapshots: Mutex::default(),

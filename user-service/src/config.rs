@@ -23,6 +23,10 @@ const REFRESH_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// At about 20 ms a hash and two cores this queue is worked off in 5 s, half of the default request timeout.
 const MAX_WAITING: usize = 512;
+/// Half of the threads that the runtime keeps for blocking work, and 4.75 GiB of memory.
+const MOST_PARALLELISM: usize = 256;
+/// As many as `server.max-connections` lets in by default.
+const MOST_WAITING: usize = 10_000;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -71,9 +75,9 @@ impl Default for TokenSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct PasswordSettings {
-    /// Hashes at once, 19 MiB each; 0 is the number of cores.
+    /// Hashes at once, 19 MiB each, at most 256; 0 is the number of cores.
     pub parallelism: usize,
-    /// Requests that may wait for their turn; beyond that the answer is 503 at once.
+    /// Requests that may wait for their turn, at most 10,000; beyond that the answer is 503 at once.
     pub max_waiting: usize,
 }
 
@@ -90,6 +94,29 @@ impl PasswordSettings {
         match self.parallelism {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             slots => slots,
+        }
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.parallelism > MOST_PARALLELISM {
+            problems.add(
+                "password.parallelism",
+                format_args!(
+                    "must be at most {MOST_PARALLELISM}, is {}; each hash takes 19 MiB and a core, so give 0 for one \
+                     per core",
+                    self.parallelism
+                ),
+            );
+        }
+        if self.max_waiting > MOST_WAITING {
+            problems.add(
+                "password.max-waiting",
+                format_args!(
+                    "must be at most {MOST_WAITING}, is {}; who waits longer than server.request-timeout gets 503 all \
+                     the same, so give {MAX_WAITING} or what the cores hash in that time",
+                    self.max_waiting
+                ),
+            );
         }
     }
 }
@@ -112,6 +139,7 @@ impl Settings for UserSettings {
         self.mysql.validate(problems);
         self.identity.validate(problems);
         self.token.validate(problems);
+        self.password.validate(problems);
         self.first_admin.validate(problems);
     }
 }
@@ -211,6 +239,19 @@ mod tests {
                 "first-admin.password",
             ]
         );
+    }
+
+    #[test]
+    fn too_many_hashes_are_refused_with_limit_and_fix() {
+        let settings = |parallelism, max_waiting| {
+            problems(|settings| settings.password = PasswordSettings { parallelism, max_waiting })
+        };
+        assert_eq!(settings(256, 10_000), Vec::<String>::new());
+        let text = settings(257, 10_001).join("\n");
+        assert!(text.contains("password.parallelism: must be at most 256, is 257; "), "{text}");
+        assert!(text.contains("password.max-waiting: must be at most 10000, is 10001; "), "{text}");
+        assert!(text.contains("give 0") && text.contains("give 512"), "{text}");
+        assert_eq!(settings(usize::MAX, usize::MAX).len(), 2);
     }
 
     #[test]

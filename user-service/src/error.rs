@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 use platform::http::problem::Problem;
+use sqlx::mysql::MySqlDatabaseError;
 
 use crate::email::EmailError;
 use crate::password::{self, PasswordError};
@@ -11,6 +12,10 @@ use crate::token::TokenError;
 
 /// RFC 9110 wants a challenge with every 401.
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
+
+/// Too many connections, a server that shuts down, one that is read-only after a change of masters (two numbers), a
+/// lock that was not granted in time, a deadlock, and a connection that an operator killed.
+const PASSING: [u16; 7] = [1040, 1053, 1290, 1836, 1205, 1213, 1927];
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +128,25 @@ impl From<ApiError> for Problem {
             ApiError::Password(PasswordError::Overloaded) => Problem::overloaded(),
             ApiError::Password(error) => Problem::internal(error),
             ApiError::Token(error) => Problem::internal(error),
-            // A full or broken pool passes, a failed statement does not: only the first is worth a retry.
-            ApiError::Database(
-                error @ (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)),
-            ) => Problem::overloaded().source(error),
+            ApiError::Database(error) if passes(&error) => Problem::overloaded().source(error),
             ApiError::Database(error) => Problem::internal(error),
             ApiError::Ids => Problem::internal(ApiError::Ids),
         }
+    }
+}
+
+/// Whether it is the database's state, which a retry may find changed, and no fault of the statement. What was asked may
+/// have been done all the same, if the connection broke while the answer to a commit was on its way.
+fn passes(error: &sqlx::Error) -> bool {
+    use sqlx::Error::{Database, Io, PoolClosed, PoolTimedOut, Protocol};
+    match error {
+        // A connection that is cut within an answer is a breach of the protocol.
+        PoolTimedOut | PoolClosed | Io(_) | Protocol(_) => true,
+        Database(error) => {
+            let error = error.try_downcast_ref::<MySqlDatabaseError>();
+            error.is_some_and(|error| PASSING.contains(&error.number()))
+        }
+        _ => false,
     }
 }
 

@@ -1,30 +1,37 @@
 //! `bench smoke`: what the running stack weighs and how quick it is, as a report with the machine that it ran on.
 //!
-//! Every figure comes from this run; every claim's load is audited, and a load that does not add up has no figures.
+//! Every figure comes from this run and stands beside its ceiling. Every claims' load is audited, and a load that does
+//! not add up has no figures. It fails where a promise is broken or a limit is reached.
+
+mod loads;
+mod processes;
+mod race;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use console::style;
 use serde_json::Value;
 
+use self::loads::Load;
+use self::processes::Process;
+use self::race::Race;
 use crate::build::workspace;
 use crate::couponctl::{Couponctl, text};
 use crate::first_coupon::{admin_token, create, now, rfc3339};
 use crate::http::Client;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::state::{Folder, Phase, ProcessState, State};
+use crate::state::{Folder, Phase, State};
 
 const OPEN: Duration = Duration::from_secs(24 * 3600);
-/// Of the race: as many as there are users is no race.
-const STOCK: u32 = 1_000;
-const USERS: u64 = 15_000;
 /// Enough that nobody is refused in a closed loop.
 const PLENTY: u32 = 10_000_000;
+const STEADY_USERS: u64 = 15_000;
 /// Tokens for a closed loop; it ends earlier by time where the machine is slower.
 const CLOSED_TOKENS: u64 = 300_000;
 const CLOSED_FOR: &str = "10s";
@@ -46,7 +53,8 @@ pub(crate) fn smoke(folder: &Folder, out: Option<PathBuf>) -> Result<ExitCode> {
         place,
         progress,
     };
-    let report = bench.run()?;
+    let measured = bench.run()?;
+    let report = measured.report(bench.state.commit.as_deref())?;
     fs::remove_dir_all(&bench.place)?;
     let out = out.unwrap_or_else(|| workspace().join("docs/benchmarks/smoke.md"));
     if let Some(parent) = out.parent() {
@@ -54,7 +62,11 @@ pub(crate) fn smoke(folder: &Folder, out: Option<PathBuf>) -> Result<ExitCode> {
     }
     fs::write(&out, &report)?;
     println!("{report}\nwritten to {}", out.display());
-    Ok(ExitCode::SUCCESS)
+    let faults = processes::faults(&measured.processes);
+    for fault in &faults {
+        println!("{} {fault}", style("LIMIT REACHED:").red().bold());
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Bench {
@@ -66,150 +78,104 @@ struct Bench {
     progress: Progress,
 }
 
+/// All figures of a run.
+struct Measured {
+    race: Race,
+    processes: Vec<Process>,
+    loads: Vec<Load>,
+}
+
 impl Bench {
-    fn run(&self) -> Result<String> {
-        let race = self.claims("race", STOCK, USERS, &["--ramp", "1s", "--repeat", "2"])?;
-        let memory = self.memory()?;
-        let steady = self.claims("750 arrivals/s", PLENTY, USERS, &["--rate", "750", "--duration", "20s"])?;
-        let mut closed = Vec::new();
-        for connections in ["64", "256"] {
-            let name = format!("{connections} connections");
-            let noop = self.noop(connections)?;
-            let shape = ["--connections", connections, "--duration", CLOSED_FOR];
-            closed.push((connections, self.claims(&name, PLENTY, CLOSED_TOKENS, &shape)?, noop));
+    fn run(&self) -> Result<Measured> {
+        let (race, claims) = self.race()?;
+        let faults = race.faults();
+        if !faults.is_empty() {
+            bail!("the race does not add up: {}", faults.join("; "));
         }
-        self.report(&race, &memory, &steady, &closed)
+        // Before anything else uses memory.
+        let processes = processes::read(&self.state.services)?;
+        let shape: Vec<&str> = race::SHAPE.to_vec();
+        let mut loads = vec![self.with_ceiling(race::TITLE, claims, race::USERS, &shape)?];
+        let steady = ["--rate", "750", "--duration", "20s"];
+        loads.push(self.winners("750 arrivals/s for 20 s, all win", STEADY_USERS, &steady)?);
+        for connections in ["64", "256"] {
+            let title = format!("closed loop, {connections} connections, all win");
+            let shape = ["--connections", connections, "--duration", CLOSED_FOR];
+            loads.push(self.winners(&title, CLOSED_TOKENS, &shape)?);
+        }
+        Ok(Measured { race, processes, loads })
     }
 
-    /// A load of claims on a coupon of its own, audited.
-    fn claims(&self, name: &str, stock: u32, users: u64, shape: &[&str]) -> Result<Value> {
-        let step = self.progress.step(name);
-        let token = admin_token(&self.client, &self.state)?;
-        let coupon = create(&self.client, &self.gateway, &token, name, stock, OPEN)?;
-        let (tokens, answers) = (self.place.join("tokens.csv"), self.place.join("claims.ndjson"));
-        step.say("signing tokens");
-        self.couponctl.tokens(users, &tokens)?;
-        step.say("claiming");
-        let id = coupon.to_string();
-        let mut arguments = vec!["--coupon", &id];
-        let (tokens, answers_text) = (text(&tokens), text(&answers));
-        arguments.extend(["--tokens", &tokens, "--answers", &answers_text, "--follow-pending", "30s"]);
-        arguments.extend(shape);
-        let load = self.couponctl.load(&arguments)?;
+    /// A load of claims that all win, and its ceiling.
+    fn winners(&self, title: &str, users: u64, shape: &[&str]) -> Result<Load> {
+        let step = self.progress.step(title);
+        let coupon = self.coupon(title, PLENTY)?;
+        let (claims, answers) = self.claims(coupon, users, shape)?;
         step.say("auditing");
         // A machine driven to its limit makes Redis late, and whoever passed without it is not in its set; the rows
         // and the answers must add up all the same.
         let audit = self.couponctl.audit(coupon, &answers, &["--redis-may-differ"])?;
         if audit["ok"] != true {
-            bail!("{name}: the audit of coupon {coupon} failed: {}", audit["checks"]);
+            bail!("{title}: the audit of coupon {coupon} failed: {}", audit["checks"]);
         }
         step.done("adds up");
-        Ok(load)
+        self.with_ceiling(title, claims, users, shape)
     }
 
-    /// The same client on a route that the gateway answers by itself; each token used once, too.
-    fn noop(&self, connections: &str) -> Result<Value> {
-        let step = self.progress.step(&format!("no-op, {connections}"));
-        let tokens = self.place.join("tokens.csv");
-        self.couponctl.tokens(CLOSED_TOKENS, &tokens)?;
-        let tokens = text(&tokens);
-        let shape =
-            ["--path", "/noop", "--tokens", &tokens, "--connections", connections, "--duration", CLOSED_FOR];
-        let load = self.couponctl.load(&shape)?;
+    fn coupon(&self, name: &str, stock: u32) -> Result<u64> {
+        let token = admin_token(&self.client, &self.state)?;
+        create(&self.client, &self.gateway, &token, name, stock, OPEN)
+    }
+
+    /// What the load says, and the file with its answers.
+    fn claims(&self, coupon: u64, users: u64, shape: &[&str]) -> Result<(Value, PathBuf)> {
+        let (tokens, answers) = (self.tokens(users)?, self.place.join("claims.ndjson"));
+        let (id, record) = (coupon.to_string(), text(&answers));
+        let mut arguments = vec!["--coupon", &id, "--tokens", &tokens, "--answers", &record];
+        arguments.extend(["--follow-pending", "30s"]);
+        arguments.extend(shape);
+        Ok((self.couponctl.load(&arguments)?, answers))
+    }
+
+    /// The same client and shape on a route that the gateway answers by itself; new tokens here, too.
+    fn with_ceiling(&self, title: &str, claims: Value, users: u64, shape: &[&str]) -> Result<Load> {
+        let step = self.progress.step("its ceiling");
+        let tokens = self.tokens(users)?;
+        let mut arguments = vec!["--path", "/noop", "--tokens", &tokens];
+        arguments.extend(shape);
+        let ceiling = self.couponctl.load(&arguments)?;
         step.done("measured");
-        Ok(load)
+        Ok(Load { title: title.to_owned(), claims, ceiling })
     }
 
-    /// Resident memory of each of our processes, in KiB.
-    fn memory(&self) -> Result<Vec<(String, u64)>> {
-        let of = |service: &crate::state::ServiceState| {
-            let pid = service.process.pid.context("not running")?;
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            Ok((service.instance.clone(), resident(&status).context("no VmRSS")?))
-        };
-        self.state.services.iter().map(of).collect()
+    fn tokens(&self, users: u64) -> Result<String> {
+        let tokens = self.place.join("tokens.csv");
+        self.couponctl.tokens(users, &tokens)?;
+        Ok(text(&tokens))
     }
+}
 
-    fn report(
-        &self,
-        race: &Value,
-        memory: &[(String, u64)],
-        steady: &Value,
-        closed: &[(&str, Value, Value)],
-    ) -> Result<String> {
-        let mut text =
-            String::from("# Smoke benchmark\n\nBy `cargo xtask bench smoke`, which rewrites this file. ");
-        writeln!(text, "Client, services and servers share one machine; figures say the order of size.\n")?;
-        writeln!(text, "{}, commit {}, {}\n", rfc3339(now()?), commit(), machine())?;
+impl Measured {
+    fn report(&self, commit: Option<&str>) -> Result<String> {
+        let mut text = String::from("# Smoke benchmark\n\n");
         writeln!(
             text,
-            "## Size and start\n\nMemory after a race of {USERS} users, each asking twice in parallel, for {STOCK} coupons; "
+            "By `cargo xtask bench smoke`, which rewrites this file and fails where a limit is reached. \
+             Client, services and servers share one machine; figures say the order of size.\n"
         )?;
-        writeln!(
-            text,
-            "start from the process's begin until Consul finds it ready (its check runs once a second).\n"
-        )?;
-        writeln!(text, "| process | resident MiB | ready after ms |\n|---|---:|---:|")?;
-        for (name, kib) in memory {
-            let service = self.state.services.iter().find(|service| service.instance == *name);
-            let started = service.map(|it| started(&it.process)).unwrap_or_default();
-            writeln!(text, "| {name} | {:.1} | {started} |", mib(*kib))?;
-        }
-        let sum: u64 = memory.iter().map(|(_, kib)| kib).sum();
-        writeln!(text, "| together | {:.1} | |\n", mib(sum))?;
-        writeln!(
-            text,
-            "## Claims\n\nThrough the gateway, each user's token used once; every load was audited and adds up.\n"
-        )?;
-        writeln!(
-            text,
-            "| load | answers/s | p50 ms | p90 ms | p99 ms | max ms |\n|---|---:|---:|---:|---:|---:|"
-        )?;
-        row(&mut text, "race: 30,000 claims within 1 s, 1,000 coupons", race)?;
-        row(&mut text, "750 arrivals/s for 20 s, all win", steady)?;
-        for (connections, claims, noop) in closed {
-            row(&mut text, &format!("closed loop, {connections} connections, all win"), claims)?;
-            row(&mut text, &format!("the same client on the gateway's no-op route, {connections}"), noop)?;
-        }
+        let commit = commit.map_or_else(|| "unknown".to_owned(), short);
+        writeln!(text, "{}, commit {commit}, {}\n", rfc3339(now()?), machine())?;
+        processes::write(&mut text, &self.processes)?;
+        self.race.write(&mut text)?;
+        loads::write(&mut text, &self.loads)?;
         Ok(text)
     }
 }
 
-fn row(text: &mut String, name: &str, load: &Value) -> Result<()> {
-    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-    let latency = &load["latencyMs"];
-    let percentile = |key: &str| number(&latency[key]);
-    writeln!(
-        text,
-        "| {name} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} |",
-        number(&load["rate"]),
-        percentile("p50"),
-        percentile("p90"),
-        percentile("p99"),
-        percentile("max")
-    )?;
-    Ok(())
-}
-
-fn started(process: &ProcessState) -> String {
-    process.started_in_ms.map(|ms| ms.to_string()).unwrap_or_default()
-}
-
-fn mib(kib: u64) -> f64 {
-    // Sizes of processes are far below the 2^53 that a f64 counts exactly.
-    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
-    let kib = kib as f64;
-    kib / 1_024.0
-}
-
-/// KiB of `VmRSS` in `/proc/PID/status`.
-fn resident(status: &str) -> Option<u64> {
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
-}
-
-fn commit() -> String {
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(workspace()).output();
-    output.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned()).unwrap_or_default()
+/// Of a commit's id as many digits as people compare, and its mark for a changed tree.
+fn short(commit: &str) -> String {
+    let (id, mark) = commit.strip_suffix('+').map_or((commit, ""), |id| (id, "+"));
+    format!("{}{mark}", &id[..id.len().min(9)])
 }
 
 fn machine() -> String {
@@ -223,25 +189,16 @@ fn machine() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
         .unwrap_or_default();
-    format!("{processors} cores of {model}, {:.0} GiB", mib(kib) / 1_024.0)
+    format!("{processors} cores of {model}, {} GiB", (kib + (1 << 19)) >> 20)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn resident_memory() {
-        assert_eq!(resident("Name:\tx\nVmRSS:\t   12345 kB\n"), Some(12_345));
-        assert_eq!(resident("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn a_row_of_the_report() {
-        let mut text = String::new();
-        let load = json!({"rate": 750.02, "latencyMs": {"p50": 1.25, "p90": 2.0, "p99": 5.0, "max": 9.0}});
-        row(&mut text, "x", &load).unwrap();
-        assert_eq!(text, "| x | 750 | 1.2 | 2.0 | 5.0 | 9.0 |\n");
+    fn commits_are_shortened_and_keep_their_mark() {
+        assert_eq!(short("0123456789abcdef"), "012345678");
+        assert_eq!(short("0123456789abcdef+"), "012345678+");
     }
 }

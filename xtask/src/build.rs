@@ -24,11 +24,17 @@ pub(crate) enum Profile {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Binaries {
     paths: BTreeMap<String, PathBuf>,
+    commit: Option<String>,
 }
 
 impl Binaries {
     pub(crate) fn path(&self, name: &str) -> Result<&Path> {
         self.paths.get(name).map(PathBuf::as_path).with_context(|| format!("cargo built no binary {name}"))
+    }
+
+    /// What they were built from, as [`commit_of`] says it.
+    pub(crate) fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
     }
 }
 
@@ -37,6 +43,17 @@ pub(crate) fn workspace() -> PathBuf {
     let own = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     own.parent().map_or(own.clone(), Path::to_path_buf)
+}
+
+/// The commit of a work tree; `+` where files that git knows have changed since. None where there is no git.
+fn commit_of(tree: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(tree).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
 pub(crate) fn cargo() -> Command {
@@ -112,6 +129,8 @@ fn run(
     });
     let mut seen = HashSet::new();
     let mut built = Built::default();
+    // Asked once: the tree may change while the binaries run.
+    built.binaries.commit = commit_of(&workspace());
     if let Some(pipe) = tool.child.stdout.take() {
         for line in BufReader::new(pipe).lines() {
             let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
@@ -191,6 +210,34 @@ fn packages_in_tree(interrupt: &Interrupt, packages: &[&str]) -> Result<u64> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_changed_tree_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let own = [
+                "-c",
+                "user.name=Tester",
+                "-c",
+                "user.email=tester@example.org",
+                "-c",
+                "commit.gpgsign=false",
+            ];
+            let status = Command::new("git").args(own).args(arguments).current_dir(folder.path()).status();
+            assert!(status.unwrap().success());
+        };
+        assert_eq!(commit_of(folder.path()), None);
+        std::fs::write(folder.path().join("a"), "1").unwrap();
+        git(&["init", "--quiet"]);
+        git(&["add", "a"]);
+        git(&["commit", "--quiet", "--message=one"]);
+        let clean = commit_of(folder.path()).unwrap();
+        assert_eq!(clean.len(), 40);
+        std::fs::write(folder.path().join("new"), "unknown to git").unwrap();
+        assert_eq!(commit_of(folder.path()).unwrap(), clean);
+        std::fs::write(folder.path().join("a"), "2").unwrap();
+        assert_eq!(commit_of(folder.path()).unwrap(), format!("{clean}+"));
+    }
 
     #[test]
     fn artifacts_of_cargo() {

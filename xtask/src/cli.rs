@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Print the log of a process; without a name, list the logs
     Logs {
         name: Option<String>,
-        /// Go on as it grows
+        /// Go on as it grows, also when a new run begins a new one; Ctrl-C ends it
         #[arg(short, long)]
         follow: bool,
         #[command(flatten)]
@@ -159,7 +159,7 @@ pub(crate) struct Test {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Bench {
-    /// Sizes, starts and latencies of the whole, as a report
+    /// Sizes, starts and latencies of the whole, as a report; fails where a limit is reached
     Smoke {
         #[command(flatten)]
         place: Place,

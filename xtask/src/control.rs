@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::state::Folder;
 
 const SOCKET: &str = "control.sock";
+/// A supervisor that lives takes note of `down` at once; the caller has other means for one that does not.
+const DOWN_ANSWER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +65,9 @@ fn answer(stream: &UnixStream, handle: &impl Fn(Request, &mut dyn FnMut(&str)) -
 pub(crate) fn ask(folder: &Folder, request: &Request) -> Result<()> {
     let (path, _open) = short_path(folder)?;
     let stream = UnixStream::connect(&path).context("nothing runs here: start it by `cargo xtask up`")?;
+    if *request == Request::Down {
+        stream.set_read_timeout(Some(DOWN_ANSWER))?;
+    }
     writeln!(&mut &stream, "{}", serde_json::to_string(request)?)?;
     for line in BufReader::new(&stream).lines() {
         let line = line?;

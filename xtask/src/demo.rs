@@ -186,7 +186,7 @@ impl Verdict {
     }
 
     /// Name, figure, and what it has to be (`None`: anything).
-    fn lines(&self) -> Vec<(&'static str, u64, Option<u64>)> {
+    pub(crate) fn lines(&self) -> Vec<(&'static str, u64, Option<u64>)> {
         let winners = self.stock.min(self.users);
         vec![
             ("claims", self.loaded("requests"), Some(self.users)),

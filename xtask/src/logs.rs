@@ -1,13 +1,20 @@
-//! `logs [-f] NAME`.
+//! `logs [-f] NAME`. What was written before a log is replaced is printed, however short its time was; Ctrl-C is the
+//! usual end of following, so it is a success.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Seek as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::interrupt::Interrupt;
 use crate::state::Folder;
+
+/// How often a log that is followed is looked at.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) fn print(folder: &Folder, name: Option<&str>, follow: bool) -> Result<ExitCode> {
     let Some(name) = name else {
@@ -17,37 +24,48 @@ pub(crate) fn print(folder: &Folder, name: Option<&str>, follow: bool) -> Result
         return Ok(ExitCode::SUCCESS);
     };
     let path = folder.log(name);
-    let mut file = File::open(&path).with_context(|| {
+    let file = File::open(&path).with_context(|| {
         let names = names(folder).unwrap_or_default().join(", ");
         format!("{name} has no log in {}; there are {names}", folder.logs().display())
     })?;
-    let mut buffer = vec![0; 64 * 1024];
+    let interrupt = if follow { Some(Interrupt::install()?) } else { None };
     let mut output = std::io::stdout().lock();
+    // Whoever reads this may have had enough.
+    let _ = copy(file, &path, interrupt.as_ref(), &mut output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To the end, or with an interrupt until that comes.
+fn copy(
+    mut file: File,
+    path: &Path,
+    interrupt: Option<&Interrupt>,
+    output: &mut impl std::io::Write,
+) -> std::io::Result<()> {
+    let mut next = None;
     loop {
-        match file.read(&mut buffer)? {
-            0 if !follow => return Ok(ExitCode::SUCCESS),
-            0 => {
-                std::thread::sleep(Duration::from_millis(100));
-                // A new run begins a new file under the same name.
-                if fs::metadata(&path).is_ok_and(|now| !same(&file, &now))
-                    && let Ok(next) = File::open(&path)
-                {
-                    file = next;
-                    file.rewind()?;
-                }
-            }
-            count => {
-                if output.write_all(&buffer[..count]).and_then(|()| output.flush()).is_err() {
-                    return Ok(ExitCode::SUCCESS);
-                }
-            }
+        std::io::copy(&mut file, output)?;
+        output.flush()?;
+        if interrupt.is_none_or(Interrupt::requested) {
+            return Ok(());
+        }
+        if let Some(next) = next.take() {
+            // What was written before the change has been read now.
+            file = next;
+            continue;
+        }
+        std::thread::sleep(ASK_EVERY);
+        // A new run begins a new file under the same name, or the same file anew.
+        next = File::open(path).ok().filter(|now| !same(&file, now));
+        if file.metadata()?.len() < file.stream_position()? {
+            file.rewind()?;
         }
     }
 }
 
-fn same(file: &File, now: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    file.metadata().is_ok_and(|before| before.ino() == now.ino() && before.dev() == now.dev())
+fn same(one: &File, other: &File) -> bool {
+    let id = |file: &File| file.metadata().map(|it| (it.dev(), it.ino())).ok();
+    id(one) == id(other)
 }
 
 fn names(folder: &Folder) -> Result<Vec<String>> {

@@ -32,6 +32,22 @@ impl Progress {
         }
     }
 
+    /// A line of another process's plain progress, which has that one's stamp.
+    pub(crate) fn pass_on(&self, line: &str) {
+        match &self.bars {
+            Some(_) => self.note(line),
+            None => self.note(line.split_once("] ").map_or(line, |(_, text)| text)),
+        }
+    }
+
+    /// A text with the time that something took, unless its line will have a stamp: one time on a line is enough.
+    pub(crate) fn timed(&self, text: &str, took: Duration) -> String {
+        match &self.bars {
+            Some(_) => format!("{text} {}", style(format!("{:.1} s", took.as_secs_f64())).dim()),
+            None => text.to_owned(),
+        }
+    }
+
     /// Begins a step; its end is [`Step::done`] or its drop.
     pub(crate) fn step(&self, name: &str) -> Step {
         let bar = self.bars.as_ref().map(|bars| {
@@ -101,21 +117,29 @@ impl Step {
     pub(crate) fn done(self, text: &str) {
         self.clear();
         let name = &self.name;
-        let took = self.begun.elapsed().as_secs_f64();
-        if self.bar.is_some() {
-            self.progress.note(&format!(
-                "{} {name:<18} {text} {}",
-                style("✓").green(),
-                style(format!("{took:.1} s")).dim()
-            ));
-        } else {
-            self.progress.note(&format!("{name}: {text} ({took:.1} s)"));
-        }
+        let text = match &self.bar {
+            Some(_) => format!("{} {name:<18} {text}", style("✓").green()),
+            None => format!("{name}: {text}"),
+        };
+        self.progress.note(&self.progress.timed(&text, self.begun.elapsed()));
     }
 
     pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_has_no_time_but_its_stamp() {
+        let (plain, took) = (Progress { bars: None, begun: Instant::now() }, Duration::from_millis(1_234));
+        assert_eq!(plain.timed("redis: ready", took), "redis: ready");
+        let terminal = Progress { bars: Some(MultiProgress::new()), ..plain };
+        assert_eq!(console::strip_ansi_codes(&terminal.timed("redis ready", took)), "redis ready 1.2 s");
     }
 }

@@ -91,7 +91,7 @@ pub(crate) const WAVES: [&[Service]; 4] = [
         subcommand: None,
         instances: 1,
         scales: false,
-        secrets: &[REDIS, IDENTITY, ADMIN],
+        secrets: &[IDENTITY, ADMIN],
     }],
 ];
 
@@ -130,8 +130,8 @@ impl Service {
             environment.push(((*setting).to_owned(), folder.secret(secret).display().to_string()));
         }
         // What /actuator/info shows.
-        if let Some(commit) = git_commit() {
-            environment.push(("FIRSTCOME_GIT_COMMIT".to_owned(), commit));
+        if let Some(commit) = binaries.commit() {
+            environment.push(("FIRSTCOME_GIT_COMMIT".to_owned(), commit.to_owned()));
         }
         if self.group == CONFIG_SERVER {
             arguments.extend([
@@ -165,17 +165,6 @@ impl Service {
             patience: Duration::from_secs(60),
         })
     }
-}
-
-/// The commit that the binaries were built from; `+` where the tree has changes that are not committed.
-fn git_commit() -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = std::process::Command::new("git").args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
 fn passing(consul: u16, group: &str, instance: &str, pid: i32) -> Result<Endpoint> {

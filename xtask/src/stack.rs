@@ -15,7 +15,7 @@ use crate::config_repository::{self, ADMIN_EMAIL};
 use crate::control::{self, Request};
 use crate::interrupt::Interrupt;
 use crate::ports;
-use crate::process;
+use crate::process::{self, Record};
 use crate::progress::Progress;
 use crate::secrets;
 use crate::servers::sql::{self, Engine};
@@ -49,6 +49,7 @@ pub(crate) struct Stack {
     engine: Engine,
     phase: Mutex<Phase>,
     binaries: Mutex<Option<Binaries>>,
+    own: Record,
     _lock: Lock,
 }
 
@@ -93,6 +94,7 @@ impl Stack {
             engine,
             phase: Mutex::new(Phase::Starting),
             binaries: Mutex::new(None),
+            own: Record::of(nix::unistd::getpid().as_raw()).context("own start time")?,
             _lock: lock,
         });
         let weak = Arc::downgrade(&stack);
@@ -372,7 +374,7 @@ impl Stack {
         let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         State {
             phase: *self.phase.lock().unwrap_or_else(PoisonError::into_inner),
-            supervisor: nix::unistd::getpid().as_raw(),
+            supervisor: self.own.clone(),
             gateway: has_services.then(|| format!("http://{}", loopback(GATEWAY))),
             admin: admin.map(|password| Admin { email: ADMIN_EMAIL.to_owned(), password }),
             services: of(Kind::Service).map(service).collect(),
@@ -380,6 +382,7 @@ impl Stack {
             trace_ui: self.ports.get("zipkin").map(|port| format!("http://127.0.0.1:{port}/zipkin/")),
             consul_ui: Some(format!("http://{}/ui/", loopback("consul"))),
             config_server: has_services.then(|| format!("http://{}", loopback(CONFIG_SERVER))),
+            commit: binaries.as_ref().and_then(|it| it.commit().map(str::to_owned)),
             couponctl: binaries.and_then(|it| it.path("couponctl").ok().map(Path::to_path_buf)),
             config_repository: has_services.then(|| self.folder.config_git().display().to_string()),
             mysql: Mysql {

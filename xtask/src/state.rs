@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::process::Record;
+
 /// Paths of one run. Absolute, so that children may have other working folders.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
@@ -124,7 +126,8 @@ pub(crate) enum Phase {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    pub(crate) supervisor: i32,
+    /// With its start time, so that a pid that was given to somebody else is not taken for it.
+    pub(crate) supervisor: Record,
     pub(crate) gateway: Option<String>,
     pub(crate) admin: Option<Admin>,
     pub(crate) services: Vec<ServiceState>,
@@ -133,6 +136,8 @@ pub(crate) struct State {
     pub(crate) consul_ui: Option<String>,
     pub(crate) config_server: Option<String>,
     pub(crate) config_repository: Option<String>,
+    /// What the services were built from; `+` after it where the tree had changes.
+    pub(crate) commit: Option<String>,
     /// The operator's tool, built with the services.
     pub(crate) couponctl: Option<PathBuf>,
     pub(crate) mysql: Mysql,

@@ -51,13 +51,12 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
         println!("logs of servers and services: {}", stack.folder.logs().display());
     }
     report(&results);
-    let passed: u64 = results.iter().map(|result| result.passed).sum();
-    if let Err(error) = outcome {
-        // What could not be run counts as failed, whatever came before it.
-        println!("{passed} passed, {} failed", failed + 1);
-        return Err(error);
+    // What could not be run counts as failed, whatever came before it.
+    println!("{}", totals(&results, u64::from(outcome.is_err())));
+    outcome?;
+    if let Some(filter) = &arguments.filter {
+        something_ran(filter, &results)?;
     }
-    println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -134,11 +133,8 @@ impl Run<'_> {
         self.stack.progress.note(&format!("{name}: {}", shown(command)));
         let (success, _) = self.echo(command)?;
         let took = begun.elapsed();
-        self.stack.progress.note(&format!(
-            "{name}: {} ({:.1} s)",
-            if success { "ok" } else { "FAILED" },
-            took.as_secs_f64()
-        ));
+        let text = format!("{name}: {}", if success { "ok" } else { "FAILED" });
+        self.stack.progress.note(&self.stack.progress.timed(&text, took));
         let (passed, failed) = (u64::from(success), u64::from(!success));
         self.results.push(Outcome { name: name.to_owned(), passed, failed, ignored: 0, took });
         Ok(())
@@ -233,6 +229,23 @@ fn counts(line: &str) -> Option<[u64; 3]> {
     Some([count("passed")?, count("failed")?, count("ignored")?])
 }
 
+fn totals(results: &[Outcome], not_run: u64) -> String {
+    let sum = |of: fn(&Outcome) -> u64| results.iter().map(of).sum::<u64>();
+    let failed = sum(|it| it.failed) + not_run;
+    format!("{} passed, {failed} failed, {} ignored", sum(|it| it.passed), sum(|it| it.ignored))
+}
+
+/// A filter that selects nothing would pass for a success.
+fn something_ran(filter: &str, results: &[Outcome]) -> Result<()> {
+    if results.iter().any(|it| it.passed + it.failed > 0) {
+        return Ok(());
+    }
+    match results.iter().map(|it| it.ignored).sum::<u64>() {
+        0 => bail!("no test ran: none has {filter} in its name"),
+        ignored => bail!("no test ran: {ignored} with {filter} in the name are ignored"),
+    }
+}
+
 fn report(results: &[Outcome]) {
     let mut table = table::new(&["", "passed", "failed", "ignored", "time"]);
     for result in results {
@@ -270,5 +283,25 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.07s";
         assert_eq!(counts(line), Some([12, 3, 1]));
         assert_eq!(counts("test platform::x ... ok"), None);
+    }
+
+    fn outcome([passed, failed, ignored]: [u64; 3]) -> Outcome {
+        Outcome { name: String::new(), passed, failed, ignored, took: Duration::ZERO }
+    }
+
+    #[test]
+    fn ignored_tests_are_told() {
+        let results = [outcome([3, 1, 2]), outcome([4, 0, 5])];
+        assert_eq!(totals(&results, 0), "7 passed, 1 failed, 7 ignored");
+        assert_eq!(totals(&results, 1), "7 passed, 2 failed, 7 ignored");
+    }
+
+    #[test]
+    fn a_filter_that_selects_nothing_fails() {
+        let error = |results: &[Outcome]| something_ran("typo", results).unwrap_err().to_string();
+        assert_eq!(error(&[outcome([0; 3]), outcome([0; 3])]), "no test ran: none has typo in its name");
+        assert_eq!(error(&[outcome([0, 0, 2])]), "no test ran: 2 with typo in the name are ignored");
+        assert!(something_ran("x", &[outcome([0; 3]), outcome([1, 0, 0])]).is_ok());
+        assert!(something_ran("x", &[outcome([0, 1, 0])]).is_ok());
     }
 }

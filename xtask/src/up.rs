@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
 
 use crate::build::{self, Binaries, Profile, workspace};
 use crate::cli::{Place, Up};
 use crate::control::{self, Request};
 use crate::interrupt::{Interrupt, tail};
-use crate::process::Record;
+use crate::process::{self, Record};
 use crate::progress::Progress;
 use crate::servers::fetch::Fetch;
 use crate::servers::sql::Engine;
@@ -82,10 +83,9 @@ fn run(stack: &Arc<Stack>, arguments: &Up) -> Result<ExitCode> {
             &stack.progress,
         );
     }
-    stack.progress.note(&format!(
-        "ready after {:.1} s; Ctrl-C stops everything",
-        stack.progress.elapsed().as_secs_f64()
-    ));
+    let progress = &stack.progress;
+    let text = if arguments.supervise { "ready" } else { "ready; Ctrl-C stops everything" };
+    progress.note(&progress.timed(text, progress.elapsed()));
     while !stack.interrupt.requested() {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -153,7 +153,7 @@ fn detach(arguments: &Up, interrupt: &Interrupt, progress: &Progress) -> Result<
     let followed = follow(&folder, &mut supervisor, interrupt, progress);
     if followed.is_err() && interrupt.requested() {
         progress.note("interrupted: stopping what was started");
-        crate::process::signal_process(i32::try_from(supervisor.id())?, nix::sys::signal::Signal::SIGTERM);
+        process::signal_process(i32::try_from(supervisor.id())?, Signal::SIGTERM);
         supervisor.wait()?;
     }
     let state = followed?;
@@ -185,12 +185,12 @@ fn follow(
             }
             // The table is printed here once more, for this terminal.
             if line.starts_with('[') {
-                progress.note(line.split_once("] ").map_or(line.as_str(), |(_, text)| text).trim_end());
+                progress.pass_on(line.trim_end());
             }
             line.clear();
         }
         if let Ok(state) = folder.read_state()
-            && state.supervisor == pid
+            && state.supervisor.pid == pid
             && state.phase == Phase::Ready
         {
             step.clear();
@@ -236,25 +236,26 @@ pub(crate) fn down(folder: &Folder) -> Result<ExitCode> {
         println!("nothing runs in {}", folder.root().display());
         return Ok(ExitCode::SUCCESS);
     }
-    end_supervisor(folder, &progress)?;
+    end_supervisor(folder, DOWN_PATIENCE, &progress)?;
     // Whatever ended the supervisor, nothing of the run outlives this.
     stack::clean(folder, &progress)?;
     println!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn end_supervisor(folder: &Folder, progress: &Progress) -> Result<()> {
+fn end_supervisor(folder: &Folder, patience: Duration, progress: &Progress) -> Result<()> {
     if Lock::take(folder)?.is_some() {
         return Ok(());
     }
     let step = progress.step("stopping");
-    let supervisor = folder.read_state().ok().and_then(|state| Record::of(state.supervisor));
+    // As it wrote itself down at its start: the state may be of an earlier one, whose pid is somebody else's now.
+    let supervisor = folder.read_state().ok().map(|state| state.supervisor);
     if control::ask(folder, &Request::Down).is_err()
-        && let Some(supervisor) = &supervisor
+        && let Some(supervisor) = supervisor.as_ref().filter(|it| it.alive())
     {
-        crate::process::signal_process(supervisor.pid, nix::sys::signal::Signal::SIGTERM);
+        process::signal_process(supervisor.pid, Signal::SIGTERM);
     }
-    let deadline = Instant::now() + DOWN_PATIENCE;
+    let deadline = Instant::now() + patience;
     while Lock::take(folder)?.is_none() {
         if Instant::now() > deadline {
             step.clear();
@@ -262,7 +263,7 @@ fn end_supervisor(folder: &Folder, progress: &Progress) -> Result<()> {
                 bail!("{} is in use, but its supervisor is not known", folder.root().display());
             };
             progress.note(&format!("the supervisor (pid {}) does not end: killing it", supervisor.pid));
-            crate::process::signal_process(supervisor.pid, nix::sys::signal::Signal::SIGKILL);
+            process::signal_process(supervisor.pid, Signal::SIGKILL);
             while supervisor.alive() {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -285,3 +286,6 @@ pub(crate) fn reset(folder: &Folder) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests;

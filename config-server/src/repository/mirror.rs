@@ -1,11 +1,12 @@
-//! A mirror of a repository elsewhere. Invariant: the URL, which may carry a password, is neither stored in the mirror
-//! nor shown; a failed fetch leaves what was there.
+//! A mirror of a repository elsewhere. Invariant: a password is neither stored in the mirror, nor shown, nor an argument
+//! of git; a failed fetch leaves what was there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use super::git::{GitError, command};
+use super::remote::Remote;
 
 /// A first fetch of a configuration repository is small; longer is a connection that hangs.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
@@ -14,17 +15,8 @@ const REFSPECS: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/ta
 
 #[derive(Debug)]
 pub(super) struct Mirror {
-    url: Url,
+    remote: Remote,
     folder: PathBuf,
-}
-
-/// Shows itself without its password.
-struct Url(String);
-
-impl std::fmt::Debug for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&without_credentials(&self.0))
-    }
 }
 
 /// `scheme://...`, or the `user@host:path` of ssh.
@@ -35,11 +27,11 @@ pub(super) fn is_url(place: &str) -> bool {
 
 impl Mirror {
     /// Makes the mirror or takes the one that is there, and fetches.
-    pub(super) async fn open(url: &str, data_folder: &Path) -> Result<Self, GitError> {
+    pub(super) async fn open(remote: Remote, data_folder: &Path) -> Result<Self, GitError> {
         std::fs::create_dir_all(data_folder).map_err(GitError::Run)?;
         let data_folder = std::fs::canonicalize(data_folder).map_err(GitError::Run)?;
-        let folder = data_folder.join(folder_name(&without_credentials(url)));
-        let mirror = Self { url: Url(url.to_owned()), folder };
+        let folder = data_folder.join(folder_name(remote.address()));
+        let mirror = Self { remote, folder };
         let is_new = !mirror.folder.join("HEAD").is_file();
         if is_new {
             mirror.git("init", &["init", "--quiet", "--bare", "--template="]).await?;
@@ -62,17 +54,18 @@ impl Mirror {
         &self.folder
     }
 
-    pub(super) fn shown(&self) -> String {
-        without_credentials(&self.url.0)
+    /// As it may be shown.
+    pub(super) fn address(&self) -> &str {
+        self.remote.address()
     }
 
     pub(super) async fn fetch(&self) -> Result<(), GitError> {
         // No automatic cleaning: a commit that a branch has left must stay readable by its id.
         let quiet =
             ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--prune", "--no-tags"];
-        let arguments: Vec<&str> = quiet.into_iter().chain(["--", &self.url.0]).chain(REFSPECS).collect();
+        let arguments: Vec<&str> = quiet.into_iter().chain(["--", self.address()]).chain(REFSPECS).collect();
         self.git("fetch", &arguments).await?;
-        let listed = self.git("ls-remote", &["ls-remote", "--symref", "--", &self.url.0, "HEAD"]).await?;
+        let listed = self.git("ls-remote", &["ls-remote", "--symref", "--", self.address(), "HEAD"]).await?;
         // `ref: refs/heads/main<TAB>HEAD`
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let head = listed.lines().find_map(|line| line.strip_prefix("ref: ")?.strip_suffix("\tHEAD"));
@@ -83,8 +76,9 @@ impl Mirror {
     }
 
     async fn git(&self, name: &'static str, arguments: &[&str]) -> Result<Output, GitError> {
-        let run =
-            command(&self.folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        let mut command = command(&self.folder);
+        self.remote.log_in(&mut command);
+        let run = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
         let output = tokio::time::timeout(FETCH_LIMIT, run)
             .await
             .map_err(|_| GitError::Late)?
@@ -92,17 +86,8 @@ impl Mirror {
         if output.status.success() {
             return Ok(output);
         }
-        let message = String::from_utf8_lossy(&output.stderr).trim().replace(&self.url.0, &self.shown());
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(GitError::Failed { command: name, message })
-    }
-}
-
-fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let host_end = rest.find('/').unwrap_or(rest.len());
-    match rest[..host_end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
     }
 }
 
@@ -138,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_neither_shown_nor_in_the_folder_name() {
-        let url = "https://user:hunter2@example.org/team/config.git";
-        assert_eq!(without_credentials(url), "https://example.org/team/config.git");
-        assert_eq!(format!("{:?}", Url(url.to_owned())), "https://example.org/team/config.git");
-        assert!(folder_name(&without_credentials(url)).starts_with("config-"));
-        assert_eq!(without_credentials("https://example.org/a@b"), "https://example.org/a@b");
+    fn folders_are_named_after_their_address() {
+        assert!(folder_name("https://example.org/team/config.git").starts_with("config-"));
+        assert_ne!(
+            folder_name("https://example.org/a/config.git"),
+            folder_name("https://example.org/b/config.git")
+        );
     }
 }

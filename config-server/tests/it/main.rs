@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't set itself up has failed")]
 
 mod environment;
+mod locked;
 mod mirror;
 mod repository;
 mod support;

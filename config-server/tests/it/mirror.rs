@@ -1,7 +1,10 @@
 //! A repository that is elsewhere.
 
+use std::sync::atomic::Ordering;
+
 use config_server::repository::Repository;
 
+use crate::locked::Locked;
 use crate::support::{Git, serve, settings};
 
 #[tokio::test]
@@ -48,4 +51,25 @@ async fn a_remote_that_never_answered_is_an_error_without_its_password() {
     let url = "http://user:hunter2@127.0.0.1:1/config.git";
     let error = Repository::open(&settings(url, git.folder())).await.unwrap_err().to_string();
     assert!(error.contains("git fetch failed") && !error.contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_reaches_the_remote_and_no_argument() {
+    let git = Git::new(&[("application.yml", "a: 1\n")]);
+    git.run(&["--git-dir", &git.bare(), "update-server-info"]);
+    let remote = Locked::open(git.bare(), "kim", "s3sam@/%");
+    let url = format!("http://kim:s3sam%40%2F%25@{}/config.git", remote.address);
+    let (server, repository) = serve(&url, git.folder()).await;
+    assert_eq!(server.value("/web/default/main", "a").await, 1);
+    assert_eq!(*remote.seen.lock().unwrap(), Vec::<String>::new(), "arguments with the password");
+    assert_eq!(repository.uri(), format!("http://{}/config.git", remote.address));
+    assert!(remote.let_in.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn a_password_that_can_not_be_told_from_a_path_is_refused() {
+    let git = Git::new(&[]);
+    let url = "http://user:hun/ter2@127.0.0.1:1/config.git";
+    let error = Repository::open(&settings(url, git.folder())).await.unwrap_err().to_string();
+    assert!(error.contains("%2F") && !error.contains("hun") && !error.contains("ter2"), "{error}");
 }

@@ -8,11 +8,13 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use platform::clock::Clock;
+use platform::config::MysqlSettings;
 use platform::http::server::{Front, layered};
 use platform::identity::{HEADER, Identity, IdentitySigner};
 use platform::lifecycle::Lifecycle;
 use platform::testing::{Servers, unique_name};
 use serde_json::{Value, json};
+use sqlx::MySqlPool;
 use tower::ServiceExt;
 use user_service::app::{self, AppState, MIGRATIONS};
 use user_service::config::UserSettings;
@@ -28,6 +30,7 @@ pub(crate) struct Service {
     pub(crate) state: AppState,
     front: Front,
     signer: IdentitySigner,
+    settings: UserSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -47,11 +50,24 @@ impl Service {
         settings.token.signing_key = KEY.into();
         settings.identity.secret = "a secret of at least thirty-two bytes".into();
         let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, &Lifecycle::new()).await.unwrap();
+        Self::with_pool(&settings, pool)
+    }
+
+    pub(crate) fn mysql(&self) -> &MysqlSettings {
+        &self.settings.mysql
+    }
+
+    /// The same service by way of another pool.
+    pub(crate) fn by_way_of(&self, pool: MySqlPool) -> Self {
+        Self::with_pool(&self.settings, pool)
+    }
+
+    fn with_pool(settings: &UserSettings, pool: MySqlPool) -> Self {
         // A clock that only the test moves; it begins now, so that access tokens are good.
         let clock = Clock::manual(platform::clock::now_ms());
-        let state = AppState::new(&settings, pool, clock).unwrap();
+        let state = AppState::new(settings, pool, clock).unwrap();
         let front = layered(app::build(state.clone()), &settings.server);
-        Self { state, front, signer: IdentitySigner::new(&settings.identity) }
+        Self { state, front, signer: IdentitySigner::new(&settings.identity), settings: settings.clone() }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

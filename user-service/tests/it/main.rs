@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
 mod accounts;
+mod away;
 mod first_admin;
 mod harness;
 mod logs;

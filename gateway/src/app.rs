@@ -14,8 +14,10 @@ use http::{Request, StatusCode};
 use platform::clock::Clock;
 use platform::health::Health;
 use platform::http::problem::Problem;
+use platform::http::server::Edge;
 use platform::identity::{self, IdentitySigner};
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
+use tokio::time::timeout;
 
 use crate::access_log::Entry;
 use crate::auth::Authenticator;
@@ -59,7 +61,7 @@ pub async fn start(context: Context, settings: GatewaySettings) -> Result<App, B
     let parts =
         Parts { discovery, clock: Clock::system(), lifecycle: context.lifecycle, health: context.health };
     let gateway = build(settings, parts)?;
-    Ok(App::new(router(Arc::clone(&gateway))).admin_routes(admin_router(gateway)))
+    Ok(App::new(router(Arc::clone(&gateway))).edge(Edge).admin_routes(admin_router(gateway)))
 }
 
 pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, BoxError> {
@@ -124,7 +126,12 @@ pub fn admin_router(gateway: Arc<Gateway>) -> Router {
 
 async fn serve(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> Response {
     let mut entry = Entry::start(&request); // every request leaves one line, whatever becomes of it
-    match gateway.pass(request, &mut entry).await {
+    let mut attempts = Attempts::default();
+    let passing = gateway.pass(request, &mut entry, &mut attempts);
+    let passed = timeout(gateway.settings.server.request_timeout, passing).await;
+    let passed = passed.unwrap_or_else(|_late| Err(attempts.overdue().into()));
+    entry.upstream(attempts);
+    match passed {
         Ok(Passed::Answered(answer, permit)) => gateway.respond(answer, permit, entry),
         Ok(Passed::Noop) => {
             entry.status(StatusCode::NO_CONTENT);
@@ -150,8 +157,13 @@ enum Passed {
 impl Gateway {
     /// The whole way, from the client inward. Plain calls in one future rather than a layer each: a layer
     /// costs an allocation and a clone of the service for every request, and this path is paid per claim.
-    /// Trace context, panics, problem rendering and the overall time-out lie around it, in the platform.
-    async fn pass(&self, mut request: Request<Body>, entry: &mut Entry) -> Result<Passed, Problem> {
+    /// The overall time-out lies around it, and in the platform trace context, panics and problem rendering.
+    async fn pass(
+        &self,
+        mut request: Request<Body>,
+        entry: &mut Entry,
+        attempts: &mut Attempts,
+    ) -> Result<Passed, Problem> {
         // Shed before anything is spent; the place is held until the last byte of the answer.
         let permit = self.in_flight.admit()?;
         // One form of the path, so that what is matched is what is sent.
@@ -185,10 +197,8 @@ impl Gateway {
         // To one instance and back; sent at most once.
         match &route.target {
             Target::Balanced(balancer) => {
-                let mut attempts = Attempts::default();
-                let answer = self.proxy.forward(balancer, request, &mut attempts).await;
-                entry.upstream(attempts.last, attempts.count);
-                Ok(Passed::Answered(answer?, permit))
+                let answer = self.proxy.forward(balancer, request, attempts).await?;
+                Ok(Passed::Answered(answer, permit))
             }
             Target::Noop => {
                 // Read to its end, as a service would, so that the connection stays usable.

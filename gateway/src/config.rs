@@ -101,8 +101,8 @@ pub struct UpstreamSettings {
 pub struct LimitSettings {
     /// Requests in progress at once, until the last byte of their answers; 503 `OVERLOADED` beyond.
     pub in_flight: usize,
-    /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` has to be above it: it is
-    /// judged before the route is known, and without an access line.
+    /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` counts for nothing here: this
+    /// one is judged where the access line is written.
     #[serde(with = "size")]
     pub request_body: u64,
 }
@@ -293,9 +293,6 @@ impl Settings for GatewaySettings {
         self.upstream.validate(problems);
         if self.limits.in_flight == 0 {
             problems.add("limits.in-flight", "must be at least 1");
-        }
-        if self.limits.request_body >= self.server.body_limit as u64 {
-            problems.add("limits.request-body", "must be below server.body-limit");
         }
         self.validate_routes(problems);
     }

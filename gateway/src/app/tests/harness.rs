@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use platform::clock::{self, Clock};
 use platform::consul::Instance;
 use platform::health::Health;
-use platform::http::server::{Front, layered};
+use platform::http::server::{Edge, Front, layered_edge};
 use platform::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -173,7 +173,7 @@ impl Setting {
                 health: Health::new(),
             };
             let gateway = build(settings, parts).unwrap();
-            self.app = Some(layered(router(gateway), &server));
+            self.app = Some(layered_edge(router(gateway), &server, Edge));
         }
         self.app.clone().unwrap()
     }

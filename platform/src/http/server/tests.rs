@@ -159,6 +159,17 @@ async fn a_handler_that_hangs_is_503() {
     assert_eq!(answer["code"], "OVERLOADED");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_edge_bounds_body_and_time_itself() {
+    let settings = ServerSettings::default();
+    let edge = layered_edge(router(), &settings, Edge);
+    let large = format!("{{\"couponId\": 1, \"note\": \"{}\"}}", "x".repeat(17 * 1024));
+    assert_eq!(edge.clone().oneshot(order(large)).await.unwrap().status(), 200);
+    let hang = edge.clone().oneshot(at("/hang"));
+    assert!(tokio::time::timeout(settings.request_timeout * 2, hang).await.is_err());
+    assert_eq!(problem(edge.oneshot(at("/panic")).await.unwrap()).await["code"], "INTERNAL");
+}
+
 fn start(change: impl FnOnce(&mut ServerSettings)) -> Server {
     let mut settings = ServerSettings::default();
     change(&mut settings);

@@ -32,6 +32,10 @@ use crate::proxy::{Answer, Attempts, Proxy};
 use crate::rescue::Failure;
 use crate::routes::{self, Route, RouteTable, Target, TargetUri};
 
+/// One in so many of the places in flight may wait for keys: whoever sends tokens of made-up keys while the user
+/// service hangs takes no more.
+const KEY_WAITERS: usize = 16;
+
 /// What the gateway is built on, so that tests can put in discovery and a clock of their own.
 #[derive(Debug)]
 pub struct Parts {
@@ -69,7 +73,7 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
     let proxy = Arc::new(Proxy::new(settings.upstream.proxy()));
     let routes =
         settings.enabled_routes().map(|route| build_route(route, &discovery)).collect::<Result<_, _>>()?;
-    let jwks = Jwks::new();
+    let jwks = Jwks::new((settings.limits.in_flight / KEY_WAITERS).max(1));
     if settings.jwt.accepts(JwtAlgorithm::EdDSA) {
         let (uri, path) = TargetUri::parse(&settings.jwt.jwks_uri)?;
         let balancer = balancer(&uri, &discovery).ok_or("the key set's uri names no service")?;

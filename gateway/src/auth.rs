@@ -23,7 +23,7 @@ use token::{KeySource, TokenError, TokenRules};
 /// An identity is minted anew after this long: its 60 s less the time that a request may be under way and
 /// that clocks may differ.
 const IDENTITY_FRESH_MS: u64 = 30_000;
-/// While no key set could be fetched.
+/// While the key set can't be fetched.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The holder of a verified token.
@@ -114,7 +114,7 @@ impl Authenticator {
             KeySource::SharedSecret => None,
             KeySource::Jwks(kid) => Some(self.jwks.find(&kid).await.map_err(|missing| match missing {
                 Missing::UnknownKey => refuse(&TokenError::UnknownKey),
-                Missing::NoKeys => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
+                Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
             })?),
         };
         let claims = self.rules.verify(token, key.as_deref(), now_ms).map_err(|error| refuse(&error))?;

@@ -64,8 +64,14 @@ pub async fn start(context: Context, settings: GatewaySettings) -> Result<App, B
     let discovery = Discovery::new(source, context.lifecycle.clone(), settings.upstream.avoid_for);
     let parts =
         Parts { discovery, clock: Clock::system(), lifecycle: context.lifecycle, health: context.health };
+    let edge = edge(&settings);
     let gateway = build(settings, parts)?;
-    Ok(App::new(router(Arc::clone(&gateway))).edge(Edge).admin_routes(admin_router(gateway)))
+    Ok(App::new(router(Arc::clone(&gateway))).edge(edge).admin_routes(admin_router(gateway)))
+}
+
+/// What the platform's outermost layer has to know.
+pub fn edge(settings: &GatewaySettings) -> Edge {
+    Edge { trust_client_sampling: settings.trace.trust_client_sampling }
 }
 
 pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, BoxError> {

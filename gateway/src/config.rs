@@ -24,6 +24,8 @@ pub struct GatewaySettings {
     pub admin: AdminSettings,
     pub consul: ConsulSettings,
     pub telemetry: TelemetrySettings,
+    #[serde(default)]
+    pub trace: TraceSettings,
     pub identity: IdentitySettings,
     pub jwt: JwtSettings,
     #[serde(default)]
@@ -94,6 +96,14 @@ pub struct UpstreamSettings {
     /// How long an instance that refuses connections is left out.
     #[serde(with = "duration")]
     pub avoid_for: Duration,
+}
+
+/// What a client's `traceparent` may say.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TraceSettings {
+    /// Whether it also decides if the trace is sampled, and not only what its id is.
+    pub trust_client_sampling: bool,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]

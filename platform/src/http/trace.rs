@@ -64,6 +64,12 @@ impl Trace {
         }
     }
 
+    /// The same place, sampled by the ratio whatever its caller said; not by the trace id, which the caller chose.
+    #[must_use]
+    pub(crate) fn sampled_anew(self) -> Self {
+        Self { sampled: is_sampled(rand::rng().random()), ..self }
+    }
+
     /// The trace that the running task works for.
     #[must_use]
     pub fn current() -> Option<Self> {

@@ -205,16 +205,21 @@ async fn the_path_goes_on_as_it_was_matched_and_nothing_internal_is_reached() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_through() {
-    let mut setting = Setting::new().await;
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
-    let request = Request::get("/coupons").header("traceparent", &parent).body(Body::empty()).unwrap();
-    let answer = setting.send(request).await;
-    let sent = answer.json()["headers"]["traceparent"][0].as_str().unwrap_or_default().to_owned();
-    assert!(sent.contains(trace), "to the service: {sent}");
-    let returned = answer.header("traceparent").unwrap_or_default();
-    assert!(returned.contains(trace), "to the client: {returned}");
+async fn a_trace_goes_through_and_its_sampling_only_if_clients_are_trusted() {
+    for (trusted, flags) in [(None, "-00"), (Some(true), "-01")] {
+        let mut setting = Setting::new().await;
+        if let Some(trusted) = trusted {
+            setting.configure(&json!({"trace": {"trust-client-sampling": trusted}}));
+        }
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+        let request = Request::get("/coupons").header("traceparent", &parent).body(Body::empty()).unwrap();
+        let answer = setting.send(request).await;
+        let sent = answer.json()["headers"]["traceparent"][0].as_str().unwrap_or_default().to_owned();
+        assert!(sent.contains(trace) && sent.ends_with(flags), "to the service: {sent}");
+        let returned = answer.header("traceparent").unwrap_or_default();
+        assert!(returned.contains(trace) && returned.ends_with(flags), "to the client: {returned}");
+    }
 }
 
 #[tokio::test]

@@ -44,13 +44,18 @@ struct Shared {
     /// None at the edge, both.
     body_limit: Option<u64>,
     request_timeout: Option<Duration>,
+    trust_sampling: bool,
     requests: Requests,
 }
 
 /// A service that clients meet first. It bounds the body and the time of a request itself, because only it knows how
 /// far the request came, and what has to be written down about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edge;
+pub struct Edge {
+    /// Whether a client's `traceparent` says if its trace is sampled. Otherwise the ratio does, and the client only
+    /// gives the trace its id: who may sample can fill the collector.
+    pub trust_client_sampling: bool,
+}
 
 /// Wraps a router as [`super::Server`] does, for tests of a whole service without a port.
 #[must_use]
@@ -70,6 +75,7 @@ impl Front {
         let shared = Shared {
             body_limit: inner.then_some(settings.body_limit as u64),
             request_timeout: inner.then_some(settings.request_timeout),
+            trust_sampling: edge.is_none_or(|edge| edge.trust_client_sampling),
             requests: Requests::default(),
         };
         // The limit here replaces axum's own, which would refuse with text.
@@ -84,7 +90,10 @@ impl Front {
     {
         let (mut router, shared) = (self.router.clone(), self.shared.clone());
         let begun = Instant::now();
-        let parent = request.headers().get(TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        let mut parent = request.headers().get(TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        if !shared.trust_sampling {
+            parent = parent.map(Trace::sampled_anew);
+        }
         let trace = Trace::begin(parent.as_ref());
         let asked = Asked::new(&request);
         async move {

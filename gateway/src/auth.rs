@@ -96,7 +96,7 @@ impl Authenticator {
             None if demand == Authentication::Optional && !headers.contains_key(header::AUTHORIZATION) => {
                 Ok(None)
             }
-            None => Err(challenge(Problem::unauthenticated(), "Bearer")),
+            None => Err(Problem::unauthenticated()),
         }
     }
 
@@ -141,15 +141,7 @@ fn refuse(error: &TokenError) -> Problem {
     // Which check failed is for the log; a forger learns no more than that it failed.
     tracing::debug!(reason = %error, "token refused");
     match error {
-        TokenError::Expired => challenge(
-            Problem::token_expired(),
-            r#"Bearer error="invalid_token", error_description="The token has expired""#,
-        ),
-        _ => challenge(Problem::unauthenticated(), r#"Bearer error="invalid_token""#),
+        TokenError::Expired => Problem::token_expired(),
+        _ => Problem::invalid_token(),
     }
-}
-
-/// RFC 6750, 3.
-fn challenge(problem: Problem, value: &'static str) -> Problem {
-    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
 }

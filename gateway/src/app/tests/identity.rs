@@ -164,7 +164,12 @@ async fn tokens_that_do_not_hold_are_refused() {
         assert_refused(&setting.claim(&token).await, UNAUTHENTICATED, what);
     }
     let expired = setting.signer.sign(&with("exp", json!(seconds - 6)));
-    assert_refused(&setting.claim(&expired).await, (401, "TOKEN_EXPIRED"), "expired");
+    let answer = setting.claim(&expired).await;
+    assert_refused(&answer, (401, "TOKEN_EXPIRED"), "expired");
+    let challenge = r#"Bearer error="invalid_token", error_description="The token has expired""#;
+    assert_eq!(answer.header("www-authenticate"), Some(challenge));
+    let answer = setting.claim("rubbish").await;
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer error="invalid_token""#));
     let just_expired = setting.signer.sign(&with("exp", json!(seconds - 3)));
     assert_eq!(setting.claim(&just_expired).await.status, 200, "within the leeway");
     assert_eq!(setting.claim(&valid).await.status, 200);

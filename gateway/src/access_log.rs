@@ -116,13 +116,13 @@ impl Line {
         tracing::info!(
             target: "access",
             {
-                http.method = %self.method,
+                http.method = self.method.as_str(),
                 url.path = self.target.as_ref().map_or("", PathAndQuery::path),
                 http.status = self.status,
                 route.id = self.route.as_deref(),
                 upstream.instance = self.upstream.as_ref().map(|endpoint| endpoint.id()),
                 upstream.attempts = self.attempts,
-                duration_ms = self.started.elapsed().as_secs_f64() * 1e3,
+                duration_ms = self.started.elapsed().as_micros() as f64 / 1e3,
                 body.bytes = self.sent,
                 user.id = self.user,
                 aborted = self.aborted,

@@ -11,6 +11,7 @@ use platform::http::trace::Trace;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
+use crate::proxy::Attempts;
 
 /// nginx's habit for a request that was given up before its answer, as a rule by its client; never sent.
 const ABANDONED: u16 = 499;
@@ -67,8 +68,8 @@ impl Entry {
         self.with(|line| line.user = Some(id));
     }
 
-    pub fn upstream(&mut self, last: Option<Arc<Endpoint>>, attempts: u32) {
-        self.with(|line| (line.upstream, line.attempts) = (last, attempts));
+    pub fn upstream(&mut self, attempts: Attempts) {
+        self.with(|line| (line.upstream, line.attempts) = (attempts.last, attempts.count));
     }
 
     /// The answer's head is on its way; its body may still break off.
@@ -97,7 +98,11 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Some(line) = self.line.take() else { return };
+        let Some(mut line) = self.line.take() else { return };
+        if line.status == ABANDONED && std::thread::panicking() {
+            // The platform catches it further out and answers.
+            (line.status, line.aborted) = (StatusCode::INTERNAL_SERVER_ERROR.as_u16(), Some("panicked"));
+        }
         match line.trace {
             // The body ends outside of the request's own scope.
             Some(trace) => trace.sync_scope(|| line.write()),
@@ -111,13 +116,13 @@ impl Line {
         tracing::info!(
             target: "access",
             {
-                http.method = %self.method,
+                http.method = self.method.as_str(),
                 url.path = self.target.as_ref().map_or("", PathAndQuery::path),
                 http.status = self.status,
                 route.id = self.route.as_deref(),
                 upstream.instance = self.upstream.as_ref().map(|endpoint| endpoint.id()),
                 upstream.attempts = self.attempts,
-                duration_ms = self.started.elapsed().as_secs_f64() * 1e3,
+                duration_ms = self.started.elapsed().as_micros() as f64 / 1e3,
                 body.bytes = self.sent,
                 user.id = self.user,
                 aborted = self.aborted,

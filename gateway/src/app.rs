@@ -14,8 +14,10 @@ use http::{Request, StatusCode};
 use platform::clock::Clock;
 use platform::health::Health;
 use platform::http::problem::Problem;
+use platform::http::server::Edge;
 use platform::identity::{self, IdentitySigner};
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
+use tokio::time::timeout;
 
 use crate::access_log::Entry;
 use crate::auth::Authenticator;
@@ -29,6 +31,10 @@ use crate::proxy::body::{Held, RequestBody, ResponseBody};
 use crate::proxy::{Answer, Attempts, Proxy};
 use crate::rescue::Failure;
 use crate::routes::{self, Route, RouteTable, Target, TargetUri};
+
+/// One in so many of the places in flight may wait for keys: whoever sends tokens of made-up keys while the user
+/// service hangs takes no more.
+const KEY_WAITERS: usize = 16;
 
 /// What the gateway is built on, so that tests can put in discovery and a clock of their own.
 #[derive(Debug)]
@@ -58,8 +64,14 @@ pub async fn start(context: Context, settings: GatewaySettings) -> Result<App, B
     let discovery = Discovery::new(source, context.lifecycle.clone(), settings.upstream.avoid_for);
     let parts =
         Parts { discovery, clock: Clock::system(), lifecycle: context.lifecycle, health: context.health };
+    let edge = edge(&settings);
     let gateway = build(settings, parts)?;
-    Ok(App::new(router(Arc::clone(&gateway))).admin_routes(admin_router(gateway)))
+    Ok(App::new(router(Arc::clone(&gateway))).edge(edge).admin_routes(admin_router(gateway)))
+}
+
+/// What the platform's outermost layer has to know.
+pub fn edge(settings: &GatewaySettings) -> Edge {
+    Edge { trust_client_sampling: settings.trace.trust_client_sampling }
 }
 
 pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, BoxError> {
@@ -67,7 +79,7 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
     let proxy = Arc::new(Proxy::new(settings.upstream.proxy()));
     let routes =
         settings.enabled_routes().map(|route| build_route(route, &discovery)).collect::<Result<_, _>>()?;
-    let jwks = Jwks::new();
+    let jwks = Jwks::new((settings.limits.in_flight / KEY_WAITERS).max(1));
     if settings.jwt.accepts(JwtAlgorithm::EdDSA) {
         let (uri, path) = TargetUri::parse(&settings.jwt.jwks_uri)?;
         let balancer = balancer(&uri, &discovery).ok_or("the key set's uri names no service")?;
@@ -124,7 +136,12 @@ pub fn admin_router(gateway: Arc<Gateway>) -> Router {
 
 async fn serve(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> Response {
     let mut entry = Entry::start(&request); // every request leaves one line, whatever becomes of it
-    match gateway.pass(request, &mut entry).await {
+    let mut attempts = Attempts::default();
+    let passing = gateway.pass(request, &mut entry, &mut attempts);
+    let passed = timeout(gateway.settings.server.request_timeout, passing).await;
+    let passed = passed.unwrap_or_else(|_late| Err(attempts.overdue().into()));
+    entry.upstream(attempts);
+    match passed {
         Ok(Passed::Answered(answer, permit)) => gateway.respond(answer, permit, entry),
         Ok(Passed::Noop) => {
             entry.status(StatusCode::NO_CONTENT);
@@ -150,8 +167,13 @@ enum Passed {
 impl Gateway {
     /// The whole way, from the client inward. Plain calls in one future rather than a layer each: a layer
     /// costs an allocation and a clone of the service for every request, and this path is paid per claim.
-    /// Trace context, panics, problem rendering and the overall time-out lie around it, in the platform.
-    async fn pass(&self, mut request: Request<Body>, entry: &mut Entry) -> Result<Passed, Problem> {
+    /// The overall time-out lies around it, and in the platform trace context, panics and problem rendering.
+    async fn pass(
+        &self,
+        mut request: Request<Body>,
+        entry: &mut Entry,
+        attempts: &mut Attempts,
+    ) -> Result<Passed, Problem> {
         // Shed before anything is spent; the place is held until the last byte of the answer.
         let permit = self.in_flight.admit()?;
         // One form of the path, so that what is matched is what is sent.
@@ -185,10 +207,8 @@ impl Gateway {
         // To one instance and back; sent at most once.
         match &route.target {
             Target::Balanced(balancer) => {
-                let mut attempts = Attempts::default();
-                let answer = self.proxy.forward(balancer, request, &mut attempts).await;
-                entry.upstream(attempts.last, attempts.count);
-                Ok(Passed::Answered(answer?, permit))
+                let answer = self.proxy.forward(balancer, request, attempts).await?;
+                Ok(Passed::Answered(answer, permit))
             }
             Target::Noop => {
                 // Read to its end, as a service would, so that the connection stays usable.

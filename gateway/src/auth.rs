@@ -23,7 +23,7 @@ use token::{KeySource, TokenError, TokenRules};
 /// An identity is minted anew after this long: its 60 s less the time that a request may be under way and
 /// that clocks may differ.
 const IDENTITY_FRESH_MS: u64 = 30_000;
-/// While no key set could be fetched.
+/// While the key set can't be fetched.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The holder of a verified token.
@@ -96,7 +96,7 @@ impl Authenticator {
             None if demand == Authentication::Optional && !headers.contains_key(header::AUTHORIZATION) => {
                 Ok(None)
             }
-            None => Err(challenge(Problem::unauthenticated(), "Bearer")),
+            None => Err(Problem::unauthenticated()),
         }
     }
 
@@ -114,7 +114,7 @@ impl Authenticator {
             KeySource::SharedSecret => None,
             KeySource::Jwks(kid) => Some(self.jwks.find(&kid).await.map_err(|missing| match missing {
                 Missing::UnknownKey => refuse(&TokenError::UnknownKey),
-                Missing::NoKeys => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
+                Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
             })?),
         };
         let claims = self.rules.verify(token, key.as_deref(), now_ms).map_err(|error| refuse(&error))?;
@@ -141,15 +141,7 @@ fn refuse(error: &TokenError) -> Problem {
     // Which check failed is for the log; a forger learns no more than that it failed.
     tracing::debug!(reason = %error, "token refused");
     match error {
-        TokenError::Expired => challenge(
-            Problem::token_expired(),
-            r#"Bearer error="invalid_token", error_description="The token has expired""#,
-        ),
-        _ => challenge(Problem::unauthenticated(), r#"Bearer error="invalid_token""#),
+        TokenError::Expired => Problem::token_expired(),
+        _ => Problem::invalid_token(),
     }
-}
-
-/// RFC 6750, 3.
-fn challenge(problem: Problem, value: &'static str) -> Problem {
-    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
 }

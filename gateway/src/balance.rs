@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use platform::consul::Instance;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use endpoint::{Address, Endpoint, Nanos};
@@ -24,6 +25,7 @@ const FAILURES_IN_A_ROW: u32 = 5;
 pub struct Balancer {
     service: Arc<str>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    updated: Notify,
     avoid_for: Duration,
     started: Instant,
 }
@@ -31,7 +33,13 @@ pub struct Balancer {
 impl Balancer {
     /// `avoid_for`: how long an instance that refuses connections is left out.
     pub fn new(service: &str, avoid_for: Duration) -> Self {
-        Self { service: service.into(), endpoints: ArcSwap::default(), avoid_for, started: Instant::now() }
+        Self {
+            service: service.into(),
+            endpoints: ArcSwap::default(),
+            updated: Notify::new(),
+            avoid_for,
+            started: Instant::now(),
+        }
     }
 
     /// For a fixed address.
@@ -64,6 +72,7 @@ impl Balancer {
             })
             .collect();
         self.endpoints.store(Arc::new(next));
+        self.updated.notify_waiters();
     }
 
     /// An instance that is not among those `tried`; one that is avoided only if there is no other.
@@ -79,6 +88,17 @@ impl Balancer {
 
     pub fn is_empty(&self) -> bool {
         self.endpoints.load().is_empty()
+    }
+
+    /// Waits until an instance is known.
+    pub async fn populated(&self) {
+        loop {
+            let updated = self.updated.notified(); // before the look, so that no update is missed
+            if !self.is_empty() {
+                return;
+            }
+            updated.await;
+        }
     }
 
     /// A response head arrived.

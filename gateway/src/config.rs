@@ -24,6 +24,8 @@ pub struct GatewaySettings {
     pub admin: AdminSettings,
     pub consul: ConsulSettings,
     pub telemetry: TelemetrySettings,
+    #[serde(default)]
+    pub trace: TraceSettings,
     pub identity: IdentitySettings,
     pub jwt: JwtSettings,
     #[serde(default)]
@@ -96,13 +98,21 @@ pub struct UpstreamSettings {
     pub avoid_for: Duration,
 }
 
+/// What a client's `traceparent` may say.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TraceSettings {
+    /// Whether it also decides if the trace is sampled, and not only what its id is.
+    pub trust_client_sampling: bool,
+}
+
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Requests in progress at once, until the last byte of their answers; 503 `OVERLOADED` beyond.
     pub in_flight: usize,
-    /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` has to be above it: it is
-    /// judged before the route is known, and without an access line.
+    /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` counts for nothing here: this
+    /// one is judged where the access line is written.
     #[serde(with = "size")]
     pub request_body: u64,
 }
@@ -293,9 +303,6 @@ impl Settings for GatewaySettings {
         self.upstream.validate(problems);
         if self.limits.in_flight == 0 {
             problems.add("limits.in-flight", "must be at least 1");
-        }
-        if self.limits.request_body >= self.server.body_limit as u64 {
-            problems.add("limits.request-body", "must be below server.body-limit");
         }
         self.validate_routes(problems);
     }

@@ -42,11 +42,25 @@ pub struct Answer {
     pub in_flight: InFlight,
 }
 
-/// Who was asked, for the access log; kept outside of the answer because failures need it too.
+/// Who was asked and how far it came; kept outside of the answer because failures and the time-out need it too.
 #[derive(Debug, Default)]
 pub struct Attempts {
     pub last: Option<Arc<Endpoint>>,
     pub count: u32,
+    /// An instance may have seen the request.
+    handed_on: bool,
+    progress: Progress,
+}
+
+impl Attempts {
+    /// Who is to blame when the time for the whole request is over now.
+    pub fn overdue(&self) -> Failure {
+        match self.handed_on {
+            false => Failure::Unsent,
+            true if self.progress.is_complete() => Failure::Overdue,
+            true => Failure::ClientSlow,
+        }
+    }
 }
 
 enum Sent {
@@ -68,7 +82,7 @@ impl Proxy {
         attempts: &mut Attempts,
     ) -> Result<Answer, Failure> {
         *request.version_mut() = Version::HTTP_11;
-        let progress = request.body().progress();
+        attempts.progress = request.body().progress();
         let mut tried = Vec::new();
         let mut unreachable = None;
         while tried.len() < self.settings.connect_attempts {
@@ -76,7 +90,7 @@ impl Proxy {
             attempts.count += 1;
             attempts.last = Some(Arc::clone(&endpoint));
             let in_flight = endpoint.begin();
-            match self.attempt(balancer, &endpoint, request, &progress).await {
+            match self.attempt(balancer, &endpoint, request, attempts).await {
                 Sent::Answered(response, lease) => return Ok(Answer { response, lease, in_flight }),
                 Sent::Failed(failure) => return Err(failure),
                 Sent::Returned(back, error) => {
@@ -99,20 +113,20 @@ impl Proxy {
         balancer: &Balancer,
         endpoint: &Arc<Endpoint>,
         mut request: Request<RequestBody>,
-        progress: &Progress,
+        attempts: &mut Attempts,
     ) -> Sent {
         let host: HeaderValue = endpoint.host().clone();
         request.headers_mut().insert(header::HOST, host);
         // An idle connection may have been closed by the service a moment ago; that says nothing about the
         // instance, so the next one is tried, and a new one at last.
         while let Some(lease) = connections::idle(endpoint, self.settings.connection) {
-            match self.send(balancer, lease, endpoint, request, progress).await {
+            match self.send(balancer, lease, endpoint, request, attempts).await {
                 Sent::Returned(back, _) => request = *back,
                 done => return done,
             }
         }
         match connections::connect(endpoint, self.settings.connection).await {
-            Ok(lease) => self.send(balancer, lease, endpoint, request, progress).await,
+            Ok(lease) => self.send(balancer, lease, endpoint, request, attempts).await,
             Err(error) => Sent::Returned(Box::new(request), error),
         }
     }
@@ -123,9 +137,10 @@ impl Proxy {
         mut lease: Lease,
         endpoint: &Endpoint,
         request: Request<RequestBody>,
-        progress: &Progress,
+        attempts: &mut Attempts,
     ) -> Sent {
         let started = Instant::now();
+        attempts.handed_on = true;
         // Bound to a name, so that the time-out drops it and with it the connection.
         let sending = lease.sender().try_send_request(request);
         match timeout(self.settings.response_timeout, sending).await {
@@ -134,7 +149,10 @@ impl Proxy {
                 Sent::Answered(response, lease)
             }
             Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => Sent::Returned(Box::new(request), io::Error::other(error.into_error())),
+                Some(request) => {
+                    attempts.handed_on = false;
+                    Sent::Returned(Box::new(request), io::Error::other(error.into_error()))
+                }
                 None => {
                     let failure = Failure::of_connection(balancer.service(), error.into_error());
                     if matches!(failure, Failure::Broken { .. }) {
@@ -143,7 +161,7 @@ impl Proxy {
                     Sent::Failed(failure)
                 }
             },
-            Err(_elapsed) if !progress.is_complete() => Sent::Failed(Failure::ClientSlow),
+            Err(_elapsed) if !attempts.progress.is_complete() => Sent::Failed(Failure::ClientSlow),
             Err(_elapsed) => {
                 balancer.broke(endpoint);
                 Sent::Failed(Failure::Silent { service: balancer.service().to_owned() })

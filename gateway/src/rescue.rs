@@ -31,6 +31,10 @@ pub enum Failure {
     },
     #[error("{service} did not answer in time")]
     Silent { service: String },
+    #[error("the request's time was over before its answer")]
+    Overdue,
+    #[error("the request's time was over before it could be sent")]
+    Unsent,
     #[error("the request body is larger than the limit")]
     BodyTooLarge,
     #[error("the client did not send its body in time")]
@@ -71,7 +75,9 @@ impl From<Failure> for Problem {
                 Self::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS).source(failure)
             }
             Failure::Broken { .. } => Self::upstream_error().source(failure),
-            Failure::Silent { .. } => Self::upstream_timeout().source(failure),
+            // RFC 9110, 15.6.5: it may have been carried out.
+            Failure::Silent { .. } | Failure::Overdue => Self::upstream_timeout().source(failure),
+            Failure::Unsent => Self::overloaded().source(failure),
             Failure::BodyTooLarge => Self::payload_too_large(),
             Failure::ClientSlow => Self::new(
                 StatusCode::REQUEST_TIMEOUT,

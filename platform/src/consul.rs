@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
+use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -133,19 +134,19 @@ impl Consul {
     }
 
     /// Registers, and again whenever Consul has forgotten, until the process stops. Its absence is waited out.
-    /// Whoever is ready is found at once, without waiting for Consul's next check.
+    /// Whoever is ready, or becomes it, is found at once, without waiting for Consul's next check.
     pub fn keep_registered(&self, registration: Registration, health: Health, lifecycle: &Lifecycle) {
         let (consul, stopping) = (self.clone(), lifecycle.stopping());
         lifecycle.spawn("consul registration", async move {
             let keep = async {
-                let mut told = false;
+                let (mut told, mut ready) = (false, false);
                 loop {
                     // A process that was killed leaves its registration under the same id: only what this process
                     // has registered itself is its own.
                     let known = if told { consul.knows(&registration.id).await } else { Ok(false) };
                     let known = match known {
                         Ok(false) => {
-                            let ready = health.readiness() == Status::Up;
+                            ready = health.readiness() == Status::Up;
                             consul.register_as(&registration, ready).await.map(|()| true)
                         }
                         known => known,
@@ -153,10 +154,12 @@ impl Consul {
                     match known {
                         Ok(_) => {
                             if !told {
-                                tracing::info!(service = %registration.name, "registered in Consul");
+                                tracing::info!(service = %registration.name, ready, "registered in Consul");
                             }
-                            told = true;
-                            tokio::time::sleep(KEEP_INTERVAL).await;
+                            tokio::select! {
+                                () = health.ready(), if !ready => told = false,
+                                () = tokio::time::sleep(KEEP_INTERVAL) => told = true,
+                            }
                         }
                         Err(error) => {
                             if told {
@@ -228,8 +231,9 @@ impl Inner {
     }
 }
 
+/// Anew for each registration: Consul keeps the state of a check that it knows by its id, whatever it is told.
 fn check_id(instance: &str) -> String {
-    format!("service:{instance}")
+    format!("service:{instance}:{:08x}", rand::rng().random::<u32>())
 }
 
 /// Names are ours or an operator's: letters, digits, `-`, `_`, `.`; anything else is escaped.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 
 /// The health of one process. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ struct Inner {
     started: AtomicBool,
     stopping: AtomicBool,
     components: RwLock<Vec<Arc<Component>>>,
+    /// Told when readiness may have come.
+    better: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -25,6 +28,7 @@ struct Component {
     required: bool,
     /// None is up.
     down: RwLock<Option<Cow<'static, str>>>,
+    better: Arc<Notify>,
 }
 
 /// The states of Spring's actuator that we know.
@@ -70,7 +74,7 @@ impl Health {
 
     fn add(&self, name: &'static str, required: bool) -> ComponentHandle {
         let down = RwLock::new(Some(Cow::Borrowed("starting")));
-        let component = Arc::new(Component { name, required, down });
+        let component = Arc::new(Component { name, required, down, better: Arc::clone(&self.0.better) });
         self.0.components.write().push(component.clone());
         ComponentHandle(component)
     }
@@ -78,6 +82,7 @@ impl Health {
     /// The process has connected everything and listens.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
+        self.0.better.notify_waiters();
     }
 
     /// The process has seen its signal; readiness never comes back.
@@ -93,13 +98,24 @@ impl Health {
 
     #[must_use]
     pub fn readiness(&self) -> Status {
-        let Inner { started, stopping, components } = &*self.0;
+        let Inner { started, stopping, components, .. } = &*self.0;
         if stopping.load(Ordering::Acquire) || !started.load(Ordering::Acquire) {
             return Status::OutOfService;
         }
         let down =
             components.read().iter().any(|component| component.required && component.down.read().is_some());
         if down { Status::Down } else { Status::Up }
+    }
+
+    /// Waits until the process is ready.
+    pub async fn ready(&self) {
+        loop {
+            let better = self.0.better.notified(); // before the look, so that no change is missed
+            if self.readiness() == Status::Up {
+                return;
+            }
+            better.await;
+        }
     }
 
     /// The whole: readiness, and of the optional parts nothing.
@@ -132,6 +148,7 @@ impl ComponentHandle {
         let was = self.0.down.write().take();
         if let Some(reason) = was {
             tracing::info!(component = self.0.name, was = %reason, "component is up");
+            self.0.better.notify_waiters();
         }
     }
 
@@ -152,17 +169,25 @@ impl ComponentHandle {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
-    #[test]
-    fn readiness_needs_the_start_and_every_required_part() {
+    #[tokio::test]
+    async fn readiness_needs_the_start_and_every_required_part() {
         let health = Health::new();
         let mysql = health.component("mysql");
         let redis = health.optional_component("redis");
         assert_eq!(health.readiness(), Status::OutOfService);
         health.started();
         assert_eq!(health.readiness(), Status::Down);
-        mysql.up();
+        assert_eq!(health.ready().now_or_never(), None);
+        let ready = async {
+            health.ready().await;
+            health.readiness()
+        };
+        let (seen, ()) = tokio::join!(ready, async { mysql.up() });
+        assert_eq!(seen, Status::Up);
         assert_eq!(health.readiness(), Status::Up);
         assert!(!redis.is_up());
         assert_eq!(health.details()["mysql"]["status"], "UP");

@@ -1,17 +1,13 @@
 //! Every way in which a request can fail, and the one place where that becomes a status, a code and a text.
 
 use axum::response::{IntoResponse, Response};
-use http::header::WWW_AUTHENTICATE;
-use http::{HeaderValue, StatusCode};
-use platform::http::problem::Problem;
+use http::StatusCode;
+use platform::http::problem::{Challenge, Problem};
 use sqlx::mysql::MySqlDatabaseError;
 
 use crate::email::EmailError;
 use crate::password::{self, PasswordError};
 use crate::token::TokenError;
-
-/// RFC 9110 wants a challenge with every 401.
-const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
 /// Too many connections, a server that shuts down, one that is read-only after a change of masters (two numbers), a
 /// lock that was not granted in time, a deadlock, and a connection that an operator killed.
@@ -111,14 +107,14 @@ impl From<ApiError> for Problem {
                 "The e-mail address or the password is wrong.",
             )
             .korean("이메일 또는 비밀번호가 올바르지 않습니다.")
-            .header(WWW_AUTHENTICATE, BEARER),
+            .challenge(Challenge::Bearer),
             ApiError::BadRefreshToken => Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "UNAUTHENTICATED",
                 "The refresh token is unknown, expired, used or revoked. Log in again.",
             )
             .korean("리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하세요.")
-            .header(WWW_AUTHENTICATE, BEARER),
+            .challenge(Challenge::Bearer),
             ApiError::NoSuchUser => Problem::new(
                 StatusCode::NOT_FOUND,
                 "NOT_FOUND",

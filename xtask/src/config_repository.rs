@@ -115,7 +115,11 @@ fn local_files(ports: &Ports) -> Vec<(&'static str, String)> {
         ("application-local.yml", application),
         (
             "gateway-local.yml",
-            format!("server:\n  port: {}\nroute-enabled:\n  noop: true # for measuring\n", port("gateway")),
+            format!(
+                "server:\n  port: {}\nroute-enabled:\n  noop: true # for measuring\n\
+                 trace:\n  trust-client-sampling: true # for the call that `up` prints\n",
+                port("gateway")
+            ),
         ),
         ("user-service-local.yml", format!("first-admin:\n  email: {ADMIN_EMAIL}\n")),
     ]

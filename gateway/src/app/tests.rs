@@ -1,5 +1,6 @@
 //! The gateway as a whole, between clients and real services on loopback.
 
+mod access;
 mod bodies;
 mod harness;
 mod identity;

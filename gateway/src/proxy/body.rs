@@ -81,7 +81,7 @@ pub struct RequestBody {
 
 /// Whether all of a request's body has been handed on, so that a silent service is not blamed for a slow
 /// client. `None` for requests without a body.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Progress(Option<Arc<AtomicBool>>);
 
 impl Progress {

@@ -35,7 +35,7 @@ fn consul() -> Consul {
 /// A gateway with one public route, `/coupons`, to the service of this name.
 fn gateway(service: &str, lifecycle: &Lifecycle) -> Router {
     let settings = json!({
-        "server": {"body-limit": "1MiB"}, "admin": {}, "consul": {}, "telemetry": {},
+        "server": {}, "admin": {}, "consul": {}, "telemetry": {},
         "identity": {"secret": "0123456789abcdef0123456789abcdef"},
         "jwt": {"issuer": "i", "audience": "a", "algorithms": ["HS256"],
                 "hs256-secret": "0123456789abcdef0123456789abcdef"},

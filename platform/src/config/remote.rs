@@ -15,6 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: f64 = 1.1;
 /// The server reads from a local repository; longer means that it hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Characters of a problem's detail that are shown; the server's own are far shorter.
+const MAX_DETAIL: usize = 500;
 /// Where `optional:` looks when there is no server.
 const FALLBACK_FOLDER: &str = "config-repo";
 
@@ -30,6 +32,11 @@ struct Environment {
     version: Option<String>,
     #[serde(rename = "propertySources")]
     property_sources: Vec<PropertySource>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +121,13 @@ async fn ask_once(client: &reqwest::Client, address: reqwest::Url) -> Result<Env
     let response = client.get(address).send().await.map_err(refusal)?;
     let status = response.status();
     if !status.is_success() {
-        let reason = format!("the server answered {status}");
+        let mut reason = format!("the server answered {status}");
+        // Its problem (RFC 9457) says more; without one the status has to do.
+        let body = response.bytes().await.unwrap_or_default();
+        if let Ok(Problem { detail }) = serde_json::from_slice(&body) {
+            reason.push_str(": ");
+            reason.extend(detail.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL));
+        }
         return Err(Refusal { reason, again: status.is_server_error() });
     }
     let body = response.bytes().await.map_err(refusal)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
@@ -35,6 +35,27 @@ struct Parts {
     members: Vec<(&'static str, serde_json::Value)>,
     headers: HeaderMap,
     source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The challenges of RFC 6750, section 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// Nothing that could be judged was brought.
+    Bearer,
+    InvalidToken,
+    ExpiredToken,
+}
+
+impl Challenge {
+    fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Bearer => "Bearer",
+            Self::InvalidToken => r#"Bearer error="invalid_token""#,
+            Self::ExpiredToken => {
+                r#"Bearer error="invalid_token", error_description="The token has expired""#
+            }
+        })
+    }
 }
 
 /// What is wrong with one field of a request.
@@ -93,6 +114,12 @@ impl Problem {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
         self
+    }
+
+    /// Says what a 401 asks for, as RFC 9110, 11.6.1 wants it of each.
+    #[must_use]
+    pub fn challenge(self, challenge: Challenge) -> Self {
+        self.header(WWW_AUTHENTICATE, challenge.value())
     }
 
     /// The cause, for the log alone.
@@ -235,21 +262,25 @@ impl Problem {
             .source(cause)
     }
 
+    /// 401 where no token was brought.
     #[must_use]
     pub fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "A valid token is required.")
             .korean("유효한 토큰이 필요합니다.")
-            .header(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            .challenge(Challenge::Bearer)
+    }
+
+    /// 401 for a token that does not hold.
+    #[must_use]
+    pub fn invalid_token() -> Self {
+        Self::unauthenticated().challenge(Challenge::InvalidToken)
     }
 
     #[must_use]
     pub fn token_expired() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "TOKEN_EXPIRED", "The token has expired.")
             .korean("토큰이 만료되었습니다.")
-            .header(
-                http::header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"expired\""),
-            )
+            .challenge(Challenge::ExpiredToken)
     }
 
     #[must_use]

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use front::{Front, layered};
+pub use front::{Edge, Front, layered, layered_edge};
 pub(crate) use limit::{Aborted, TooLarge};
 
 use crate::config::ServerSettings;
@@ -65,6 +65,15 @@ impl Server {
         settings: &ServerSettings,
         routers: impl Fn(usize) -> Router + Clone + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_as(settings, None, routers)
+    }
+
+    /// The same for a service that may be the [`Edge`].
+    pub(crate) fn start_as(
+        settings: &ServerSettings,
+        edge: Option<Edge>,
+        routers: impl Fn(usize) -> Router + Clone + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -76,7 +85,7 @@ impl Server {
         let address = first.local_addr()?;
         let mut workers = Workers::default();
         if settings.workers == 0 {
-            let front = layered(routers(0), settings);
+            let front = Front::new(routers(0), settings, edge);
             shared.connections.spawn(accept(TcpListener::from_std(first)?, front, shared.clone()));
         } else {
             let mut listeners = vec![first];
@@ -91,7 +100,7 @@ impl Server {
                     runtime.block_on(async move {
                         match TcpListener::from_std(listener) {
                             Ok(listener) => {
-                                let front = layered(routers(index), &settings);
+                                let front = Front::new(routers(index), &settings, edge);
                                 let loop_ = accept(listener, front, shared.clone());
                                 shared.connections.track_future(loop_).await;
                             }

@@ -64,6 +64,12 @@ impl Trace {
         }
     }
 
+    /// The same place, sampled by the ratio whatever its caller said; not by the trace id, which the caller chose.
+    #[must_use]
+    pub(crate) fn sampled_anew(self) -> Self {
+        Self { sampled: is_sampled(rand::rng().random()), ..self }
+    }
+
     /// The trace that the running task works for.
     #[must_use]
     pub fn current() -> Option<Self> {
@@ -96,7 +102,8 @@ impl Trace {
         SpanContext::new(self.trace_id, self.span_id, flags, true, TraceState::NONE)
     }
 
-    fn write(self) -> [u8; LENGTH] {
+    /// The text of a `traceparent`: the trace's id is at 3, the span's at 36.
+    pub(crate) fn text(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], &self.trace_id.to_bytes());
         write_hex(&mut text[36..52], &self.span_id.to_bytes());
@@ -107,7 +114,7 @@ impl Trace {
     /// As the value of a `traceparent` header.
     #[must_use]
     pub fn to_header(self) -> HeaderValue {
-        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.write()))
+        HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&self.text()))
             .unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
@@ -120,7 +127,7 @@ impl From<&SpanContext> for Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.write()).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

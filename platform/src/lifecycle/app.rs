@@ -10,6 +10,7 @@ use axum::Router;
 use super::{BuildInfo, Lifecycle};
 use crate::consul::Consul;
 use crate::health::Health;
+use crate::http::server::Edge;
 
 /// What a service gets to build itself with.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ type PerWorker = Arc<dyn Fn(usize) -> Router + Send + Sync>;
 /// A service that is ready to serve.
 pub struct App {
     pub(super) routers: Option<PerWorker>,
+    pub(super) edge: Option<Edge>,
     pub(super) admin: Router,
     pub(super) on_stop: Vec<Flush>,
 }
@@ -43,13 +45,20 @@ impl App {
     /// connection pool a runtime. It is called within the worker's runtime.
     #[must_use]
     pub fn per_worker(router: impl Fn(usize) -> Router + Send + Sync + 'static) -> Self {
-        Self { routers: Some(Arc::new(router)), admin: Router::new(), on_stop: Vec::new() }
+        let routers: PerWorker = Arc::new(router);
+        Self { routers: Some(routers), ..Self::admin_only() }
     }
 
     /// No public port: the admin port is what Consul hears of.
     #[must_use]
     pub fn admin_only() -> Self {
-        Self { routers: None, admin: Router::new(), on_stop: Vec::new() }
+        Self { routers: None, edge: None, admin: Router::new(), on_stop: Vec::new() }
+    }
+
+    /// Clients meet this service first.
+    #[must_use]
+    pub fn edge(self, edge: Edge) -> Self {
+        Self { edge: Some(edge), ..self }
     }
 
     /// More routes of the admin port, behind the bearer check.

@@ -199,7 +199,7 @@ where
     admin.add(app.admin);
     let server = app
         .routers
-        .map(|routers| Server::start(&server_settings, move |worker| routers(worker)))
+        .map(|routers| Server::start_as(&server_settings, app.edge, move |worker| routers(worker)))
         .transpose()?;
     health.started();
     let address = server.as_ref().map_or(admin.address(), Server::address);

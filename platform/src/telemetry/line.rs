@@ -26,20 +26,25 @@ impl Lines {
     }
 
     fn write(&self, event: &Event<'_>, line: &mut String) -> fmt::Result {
-        let at = crate::clock::rfc3339(crate::clock::now_ms());
         let meta = event.metadata();
         let trace = Trace::innermost();
         match self.format {
             LogFormat::Json => {
-                write!(
-                    line,
-                    "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"logger\":\"{}\"",
-                    meta.level(),
-                    meta.target()
-                )?;
+                line.push_str("{\"timestamp\":\"");
+                write_time(line);
+                for part in
+                    ["\",\"level\":\"", meta.level().as_str(), "\",\"logger\":\"", meta.target(), "\""]
+                {
+                    line.push_str(part);
+                }
                 line.push_str(&self.origin);
                 if let Some(trace) = trace {
-                    write!(line, ",\"trace_id\":\"{}\",\"span_id\":\"{}\"", trace.trace_id, trace.span_id)?;
+                    let text = trace.text();
+                    let text = std::str::from_utf8(&text).unwrap_or_default();
+                    let ids = (text.get(3..35).unwrap_or_default(), text.get(36..52).unwrap_or_default());
+                    for part in [",\"trace_id\":\"", ids.0, "\",\"span_id\":\"", ids.1, "\""] {
+                        line.push_str(part);
+                    }
                 }
                 event.record(&mut JsonFields(line));
                 line.push_str("}\n");
@@ -51,7 +56,8 @@ impl Lines {
                     Level::INFO => "32",
                     _ => "34",
                 };
-                write!(line, "{at} \x1b[{colour}m{:5}\x1b[0m {}", meta.level().as_str(), meta.target())?;
+                write_time(line);
+                write!(line, " \x1b[{colour}m{:5}\x1b[0m {}", meta.level().as_str(), meta.target())?;
                 let mut fields = PrettyFields::default();
                 event.record(&mut fields);
                 write!(line, " {}{}", fields.message, fields.others)?;
@@ -67,6 +73,21 @@ impl Lines {
 
 thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The last second that was written, and its text.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// RFC 3339 with milliseconds. A line costs the calendar only if it is the first of its second.
+fn write_time(line: &mut String) {
+    let now = crate::clock::now_ms();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now / 1000 {
+            *second = now / 1000;
+            *text = crate::clock::rfc3339(*second * 1000);
+        }
+        line.push_str(text.strip_suffix("000Z").unwrap_or_default());
+        let _ = write!(line, "{:03}Z", now % 1000);
+    });
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -91,37 +112,50 @@ struct JsonFields<'a>(&'a mut String);
 
 impl JsonFields<'_> {
     fn raw(&mut self, field: &Field, value: impl fmt::Display) {
-        let _ = write!(self.0, ",\"{}\":{value}", field.name());
+        self.name(field);
+        let _ = write!(self.0, "{value}");
     }
 
-    fn text(&mut self, field: &Field, value: &str) {
-        let _ = write!(self.0, ",\"{}\":", field.name());
-        write_json(self.0, value);
+    fn text(&mut self, field: &Field, value: impl fmt::Display) {
+        self.name(field);
+        self.0.push('"');
+        let _ = write!(Escaped(self.0), "{value}");
+        self.0.push('"');
+    }
+
+    fn name(&mut self, field: &Field) {
+        for part in [",\"", field.name(), "\":"] {
+            self.0.push_str(part);
+        }
     }
 }
 
-/// A JSON string, as in RFC 8259, section 7.
-fn write_json(line: &mut String, value: &str) {
-    line.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            c if c < ' ' => {
-                let _ = write!(line, "\\u{:04x}", u32::from(c));
+/// The inside of a JSON string, as in RFC 8259, section 7.
+struct Escaped<'a>(&'a mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        // What is escaped is ASCII, a character of one byte.
+        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            self.0.push_str(&rest[..at]);
+            match rest.as_bytes()[at] {
+                b'\n' => self.0.push_str("\\n"),
+                b'\r' => self.0.push_str("\\r"),
+                b'\t' => self.0.push_str("\\t"),
+                byte if byte < b' ' => write!(self.0, "\\u{byte:04x}")?,
+                byte => self.0.extend(['\\', char::from(byte)]),
             }
-            c => line.push(c),
+            rest = &rest[at + 1..];
         }
+        self.0.push_str(rest);
+        Ok(())
     }
-    line.push('"');
 }
 
 impl Visit for JsonFields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        if value.is_finite() { self.raw(field, value) } else { self.text(field, &value.to_string()) }
+        if value.is_finite() { self.raw(field, value) } else { self.text(field, value) }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -141,10 +175,14 @@ impl Visit for JsonFields<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
-        // Settings and other values that are JSON already stay so.
-        let structured = field.name() == "settings" && text.starts_with('{');
-        if structured { self.raw(field, text) } else { self.text(field, &text) }
+        // Settings are JSON already and stay so.
+        if field.name() == "settings" {
+            let text = format!("{value:?}");
+            if text.starts_with('{') {
+                return self.raw(field, text);
+            }
+        }
+        self.text(field, format_args!("{value:?}"));
     }
 }
 
@@ -179,8 +217,18 @@ mod tests {
     #[test]
     fn any_text_is_one_line_of_json() {
         let mut line = String::new();
-        write_json(&mut line, "a\"b\\c\nd\u{1}쿠폰");
-        assert_eq!(line, r#""a\"b\\c\nd\u0001쿠폰""#);
-        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), "a\"b\\c\nd\u{1}쿠폰");
+        Escaped(&mut line).write_str("a\"b\\c\nd\u{1}쿠폰").unwrap();
+        assert_eq!(line, r#"a\"b\\c\nd\u0001쿠폰"#);
+        assert_eq!(serde_json::from_str::<String>(&format!("\"{line}\"")).unwrap(), "a\"b\\c\nd\u{1}쿠폰");
+    }
+
+    #[test]
+    fn the_time_is_the_clocks() {
+        let before = crate::clock::now_ms();
+        let mut line = String::new();
+        write_time(&mut line);
+        let written = crate::clock::parse_rfc3339(&line).unwrap();
+        assert!((before..=crate::clock::now_ms()).contains(&written), "{line}");
+        assert_eq!(line.len(), "2026-11-21T10:00:00.000Z".len());
     }
 }

@@ -22,7 +22,8 @@ fn identity() -> platform::config::IdentitySettings {
 /// A service whose readiness is its own health check.
 fn serve() -> Server {
     let verifier = IdentityVerifier::new(&identity());
-    let router = Router::new().route("/ready", get(async || "ok")).route(
+    let hang = get(async || std::future::pending::<()>().await);
+    let router = Router::new().route("/ready", get(async || "ok")).route("/hang", hang).route(
         "/whoami",
         get(async move |headers: http::HeaderMap| {
             let identity = verifier.verify(&headers).map_err(|_| http::StatusCode::UNAUTHORIZED)?;
@@ -89,6 +90,29 @@ async fn what_consul_has_forgotten_is_registered_again() {
     tokio::time::timeout(SOON * 2, watch.wait_for(|found| !found.is_empty())).await.unwrap().unwrap();
     lifecycle.stop_background(Duration::from_secs(1)).await;
     assert!(!lifecycle.failed());
+    consul.deregister(&id).await.unwrap();
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_becomes_ready_is_found_before_the_next_check() {
+    let (consul, lifecycle, health) =
+        (Consul::new(&Servers::get().consul()), Lifecycle::new(), Health::new());
+    let (name, server) = (unique_name("platform"), serve());
+    let (keys, id) = (health.component("keys"), format!("{name}-1"));
+    health.started();
+    // Its check never says that it is ready, and takes its time to say that it isn't.
+    let registration = Registration {
+        check_url: format!("http://{}/hang", server.address()),
+        ..registration(&name, &id, &server)
+    };
+    consul.keep_registered(registration, health, &lifecycle);
+    let mut watch = consul.watch(&name);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(watch.borrow_and_update().is_empty());
+    keys.up();
+    tokio::time::timeout(SOON, watch.wait_for(|found| !found.is_empty())).await.unwrap().unwrap();
+    lifecycle.stop_background(Duration::from_secs(1)).await;
     consul.deregister(&id).await.unwrap();
     server.stop(Duration::from_secs(1)).await;
 }

@@ -18,6 +18,8 @@ use serde_json::Value;
 
 const ROLE: &str = "PLATFORM_TEST_ROLE";
 const SECRET: &str = "a secret of at least thirty-two bytes";
+/// Lines, of more bytes together than ever wait.
+const FLOOD: usize = 20_000;
 const TOKEN: &str = "the admin token of this test";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -79,6 +81,18 @@ fn start(role: &str, context: &Context, _: &ExampleSettings) -> Result<App, BoxE
                 "hello"
             }),
         );
+    let flood = get(async || {
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    (0..FLOOD / 4)
+                        .for_each(|n| tracing::info!(n, "a line of the flood, which is long enough"));
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+    let router = router.route("/flood", flood);
     let flush = async { tracing::info!("flushed") };
     Ok(App::new(router).on_stop(flush))
 }
@@ -180,6 +194,22 @@ async fn a_signal_stops_in_order_and_what_was_begun_is_answered() {
             assert!(!text.contains(secret), "{text}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_line_is_lost_however_many_they_are() {
+    let mut process = Process::start("job", &[]);
+    let serving = process.wait_for("serving");
+    let url = format!("http://{}/flood", serving["address"].as_str().unwrap());
+    let pid = process.child.id().to_string();
+    // Whoever logs may wait for us to read.
+    let reading = tokio::task::spawn_blocking(move || process.end());
+    assert_eq!(get_text(url, None).await.0, 200);
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (code, text) = reading.await.unwrap();
+    assert_eq!(text.matches("a line of the flood").count(), FLOOD);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("\"stopped\""), "{text}");
 }
 
 #[test]

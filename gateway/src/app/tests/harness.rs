@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use platform::clock::{self, Clock};
 use platform::consul::Instance;
 use platform::health::Health;
-use platform::http::server::{Front, layered};
+use platform::http::server::{Front, layered_edge};
 use platform::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::app::{Parts, build, router};
+use crate::app::{Parts, build, edge, router};
 use crate::config::GatewaySettings;
 use crate::discovery::{Discovery, Source};
 
@@ -165,7 +165,7 @@ impl Setting {
                 self.services.iter().map(|(name, sender)| ((*name).to_owned(), sender.subscribe())).collect();
             let avoid_for = settings.upstream.avoid_for;
             let discovery = Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), avoid_for);
-            let server = settings.server.clone();
+            let (server, edge) = (settings.server.clone(), edge(&settings));
             let parts = Parts {
                 discovery,
                 clock: self.clock.clone(),
@@ -173,7 +173,7 @@ impl Setting {
                 health: Health::new(),
             };
             let gateway = build(settings, parts).unwrap();
-            self.app = Some(layered(router(gateway), &server));
+            self.app = Some(layered_edge(router(gateway), &server, edge));
         }
         self.app.clone().unwrap()
     }

@@ -1,12 +1,14 @@
 //! Who is believed to be whom.
 
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{StreamExt as _, stream};
 use http::Request;
 use platform::identity::{HEADER, IdentityVerifier};
 use serde_json::{Value, json};
@@ -162,7 +164,12 @@ async fn tokens_that_do_not_hold_are_refused() {
         assert_refused(&setting.claim(&token).await, UNAUTHENTICATED, what);
     }
     let expired = setting.signer.sign(&with("exp", json!(seconds - 6)));
-    assert_refused(&setting.claim(&expired).await, (401, "TOKEN_EXPIRED"), "expired");
+    let answer = setting.claim(&expired).await;
+    assert_refused(&answer, (401, "TOKEN_EXPIRED"), "expired");
+    let challenge = r#"Bearer error="invalid_token", error_description="The token has expired""#;
+    assert_eq!(answer.header("www-authenticate"), Some(challenge));
+    let answer = setting.claim("rubbish").await;
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer error="invalid_token""#));
     let just_expired = setting.signer.sign(&with("exp", json!(seconds - 3)));
     assert_eq!(setting.claim(&just_expired).await.status, 200, "within the leeway");
     assert_eq!(setting.claim(&valid).await.status, 200);
@@ -250,6 +257,79 @@ async fn unknown_keys_make_the_user_service_be_asked_once_however_many_they_are(
         assert_refused(&setting.claim(&token).await, UNAUTHENTICATED, "unknown key");
     }
     assert_eq!(asked.load(SeqCst), 1, "within jwks-min-interval of the first question");
+}
+
+#[tokio::test]
+async fn few_wait_for_a_key_set_that_hangs_and_known_keys_are_not_affected() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "20ms"}, "limits": {"in-flight": 32}}));
+    assert_eq!(setting.claim(&setting.token()).await.status, 200);
+    let silent = axum::Router::new().fallback(async || std::future::pending::<()>().await);
+    let address = setting.serve(silent).await;
+    setting.publish("user-service", &[("silent", address)]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    let app = setting.app();
+    let begun = Instant::now();
+    let unknown = (0..20).map(|n| {
+        let token = Signer::new(&format!("unknown-{n}")).sign(&claims(7));
+        let request = Request::get("/coupon-issues/me").header("authorization", format!("Bearer {token}"));
+        let answer = tower::ServiceExt::oneshot(app.clone(), request.body(Body::empty()).unwrap());
+        async move { (Answer::read(answer.await.unwrap()).await, begun.elapsed()) }
+    });
+    let known = async {
+        let token = setting.signer.sign(&claims(8));
+        (setting.claim(&token).await.status, begun.elapsed())
+    };
+    let (unknown, known) = tokio::join!(futures_util::future::join_all(unknown), known);
+    for (answer, _) in &unknown {
+        assert_eq!(answer.problem(), (503, "UPSTREAM_UNAVAILABLE".to_owned()));
+        assert!(answer.header("retry-after").is_some());
+    }
+    let waited: Vec<Duration> =
+        unknown.iter().map(|(_, took)| *took).filter(|took| *took > Duration::from_millis(700)).collect();
+    assert_eq!(waited.len(), 2, "one in sixteen of the places: {waited:?}");
+    assert!(waited.iter().all(|took| *took < Duration::from_millis(1_800)), "{waited:?}");
+    assert!(known.0 == 200 && known.1 < Duration::from_millis(700), "{known:?}");
+}
+
+#[tokio::test]
+async fn a_key_set_that_never_ends_is_given_up() {
+    let mut setting = Setting::empty();
+    let endless = axum::Router::new().fallback(async || {
+        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{"))]);
+        Body::from_stream(first.chain(stream::pending()))
+    });
+    let address = setting.serve(endless).await;
+    setting.publish("user-service", &[("endless", address)]);
+    let issues = setting.echo("issue-service").await;
+    setting.publish("issue-service", &[("issues", issues)]);
+    assert_eq!(setting.claim(&setting.token()).await.status, 503);
+    setting.serve_keys().await;
+    let begun = Instant::now();
+    while setting.claim(&setting.token()).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(6), "still waits for the first answer");
+    }
+}
+
+#[tokio::test]
+async fn a_set_without_a_usable_key_replaces_nothing() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "20ms", "jwks-refresh": "20ms"}}));
+    assert_eq!(setting.claim(&setting.token()).await.status, 200);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let unusable = axum::Router::new().fallback(async move || {
+        counter.fetch_add(1, SeqCst);
+        axum::Json(json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "key-1", "x": "AAAA"}]}))
+    });
+    let address = setting.serve(unusable).await;
+    setting.publish("user-service", &[("unusable", address)]);
+    while asked.load(SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let other = setting.signer.sign(&claims(8));
+    assert_eq!(setting.claim(&other).await.status, 200, "a token that was not seen before");
 }
 
 #[tokio::test]

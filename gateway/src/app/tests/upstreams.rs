@@ -105,6 +105,31 @@ async fn a_silent_service_is_504_and_asked_once() {
 }
 
 #[tokio::test]
+async fn a_request_whose_time_is_over_is_504_only_if_a_service_may_have_it() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"server": {"request-timeout": "200ms"}}));
+    let silent = Router::new().fallback(async || std::future::pending::<()>().await);
+    let address = setting.serve(silent).await;
+    setting.publish("issue-service", &[("silent", address)]);
+    let token = setting.token();
+    assert_eq!(setting.claim(&token).await.problem(), (504, "UPSTREAM_TIMEOUT".to_owned()));
+    // A client that is still sending is to blame itself.
+    let drip = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let slow = Request::post("/coupon-issues").header("authorization", format!("Bearer {token}"));
+    let answer = setting.send(slow.body(drip).unwrap()).await;
+    assert_eq!(answer.problem(), (408, "REQUEST_TIMEOUT".to_owned()));
+
+    // Without keys it waits for them, and nobody has it.
+    let mut setting = Setting::empty();
+    setting.configure(&json!({"server": {"request-timeout": "50ms"}}));
+    let address = setting.serve(Router::new().fallback(async || std::future::pending::<()>().await)).await;
+    setting.publish("user-service", &[("silent", address)]);
+    let answer = setting.claim(&setting.token()).await;
+    assert_eq!(answer.problem(), (503, "OVERLOADED".to_owned()));
+    assert!(answer.header("retry-after").is_some());
+}
+
+#[tokio::test]
 async fn a_connection_that_the_service_closed_meanwhile_costs_nobody_an_error() {
     let mut setting = Setting::new().await;
     // Each answer says keep-alive, and the connection is closed all the same.
@@ -180,16 +205,21 @@ async fn the_path_goes_on_as_it_was_matched_and_nothing_internal_is_reached() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_through() {
-    let mut setting = Setting::new().await;
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
-    let request = Request::get("/coupons").header("traceparent", &parent).body(Body::empty()).unwrap();
-    let answer = setting.send(request).await;
-    let sent = answer.json()["headers"]["traceparent"][0].as_str().unwrap_or_default().to_owned();
-    assert!(sent.contains(trace), "to the service: {sent}");
-    let returned = answer.header("traceparent").unwrap_or_default();
-    assert!(returned.contains(trace), "to the client: {returned}");
+async fn a_trace_goes_through_and_its_sampling_only_if_clients_are_trusted() {
+    for (trusted, flags) in [(None, "-00"), (Some(true), "-01")] {
+        let mut setting = Setting::new().await;
+        if let Some(trusted) = trusted {
+            setting.configure(&json!({"trace": {"trust-client-sampling": trusted}}));
+        }
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+        let request = Request::get("/coupons").header("traceparent", &parent).body(Body::empty()).unwrap();
+        let answer = setting.send(request).await;
+        let sent = answer.json()["headers"]["traceparent"][0].as_str().unwrap_or_default().to_owned();
+        assert!(sent.contains(trace) && sent.ends_with(flags), "to the service: {sent}");
+        let returned = answer.header("traceparent").unwrap_or_default();
+        assert!(returned.contains(trace) && returned.ends_with(flags), "to the client: {returned}");
+    }
 }
 
 #[tokio::test]

@@ -251,7 +251,13 @@ async fn a_server_is_asked_and_its_order_is_kept() {
         }))
     };
     let settings = ServerSettings::default();
-    let router = axum::Router::new().route("/base/{app}/{profile}/{label}", get(answer));
+    let unreadable = async || {
+        let detail = "example.yml can't be read:\nline 3";
+        crate::http::problem::Problem::new(http::StatusCode::NOT_FOUND, "UNREADABLE_FILE", detail)
+    };
+    let router = axum::Router::new()
+        .route("/base/{app}/{profile}/{label}", get(answer))
+        .route("/broken/{app}/{profile}/{label}", get(unreadable));
     let server = crate::http::server::Server::start(&settings, move |_| router.clone()).unwrap();
     let bootstrap = Bootstrap {
         config_url: format!("http://{}/base/", server.address()),
@@ -265,9 +271,10 @@ async fn a_server_is_asked_and_its_order_is_kept() {
     assert_eq!(loaded.origins["own.count"], "strong");
     // What the server refuses is refused at once, and the message has no credentials in it.
     let wrong =
-        Bootstrap { config_url: format!("http://me:hunter2@{}/other", server.address()), ..bootstrap };
+        Bootstrap { config_url: format!("http://me:hunter2@{}/broken", server.address()), ..bootstrap };
     let error = load::<Example>("example", &wrong).await.unwrap_err().to_string();
-    assert!(error.contains("404") && !error.contains("hunter2"), "{error}");
+    assert!(error.ends_with("404 Not Found: example.yml can't be read: line 3"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
     server.stop(Duration::from_secs(1)).await;
 }
 

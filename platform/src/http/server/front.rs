@@ -1,5 +1,6 @@
 //! The outermost layer of every service, on one screen. From the client inward: trace context, body limit, catch panic,
-//! request timeout, the router; outward: the answer as it is, or the problem rendered and its cause logged once.
+//! request timeout, the router; outward: the answer as it is, or the problem rendered and its cause logged once. The
+//! [`Edge`] sets body limit and timeout itself.
 //!
 //! One function and one future instead of a stack of layers: it is on the path of every request, and nothing in it is
 //! boxed.
@@ -40,24 +41,47 @@ pub struct Front {
 
 #[derive(Debug)]
 struct Shared {
-    body_limit: u64,
-    request_timeout: Duration,
+    /// None at the edge, both.
+    body_limit: Option<u64>,
+    request_timeout: Option<Duration>,
+    trust_sampling: bool,
     requests: Requests,
+}
+
+/// A service that clients meet first. It bounds the body and the time of a request itself, because only it knows how
+/// far the request came, and what has to be written down about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Whether a client's `traceparent` says if its trace is sampled. Otherwise the ratio does, and the client only
+    /// gives the trace its id: who may sample can fill the collector.
+    pub trust_client_sampling: bool,
 }
 
 /// Wraps a router as [`super::Server`] does, for tests of a whole service without a port.
 #[must_use]
 pub fn layered(router: Router, settings: &ServerSettings) -> Front {
-    let shared = Shared {
-        body_limit: settings.body_limit as u64,
-        request_timeout: settings.request_timeout,
-        requests: Requests::default(),
-    };
-    // The limit here replaces axum's own, which would refuse with text.
-    Front { router: router.layer(axum::extract::DefaultBodyLimit::disable()), shared: Arc::new(shared) }
+    Front::new(router, settings, None)
+}
+
+/// The same for a service that is the [`Edge`].
+#[must_use]
+pub fn layered_edge(router: Router, settings: &ServerSettings, edge: Edge) -> Front {
+    Front::new(router, settings, Some(edge))
 }
 
 impl Front {
+    pub(crate) fn new(router: Router, settings: &ServerSettings, edge: Option<Edge>) -> Self {
+        let inner = edge.is_none();
+        let shared = Shared {
+            body_limit: inner.then_some(settings.body_limit as u64),
+            request_timeout: inner.then_some(settings.request_timeout),
+            trust_sampling: edge.is_none_or(|edge| edge.trust_client_sampling),
+            requests: Requests::default(),
+        };
+        // The limit here replaces axum's own, which would refuse with text.
+        Self { router: router.layer(axum::extract::DefaultBodyLimit::disable()), shared: Arc::new(shared) }
+    }
+
     /// Answers one request; never fails.
     pub(super) fn answer<B>(&self, request: Request<B>) -> impl Future<Output = Response> + Send + use<B>
     where
@@ -66,7 +90,10 @@ impl Front {
     {
         let (mut router, shared) = (self.router.clone(), self.shared.clone());
         let begun = Instant::now();
-        let parent = request.headers().get(TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        let mut parent = request.headers().get(TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        if !shared.trust_sampling {
+            parent = parent.map(Trace::sampled_anew);
+        }
         let trace = Trace::begin(parent.as_ref());
         let asked = Asked::new(&request);
         async move {
@@ -77,7 +104,11 @@ impl Front {
                     Err(problem) => return asked.refuse(problem, &trace),
                 };
                 let handled = AssertUnwindSafe(async { router.call(request).await }).catch_unwind();
-                let answer = match tokio::time::timeout(shared.request_timeout, handled).await {
+                let handled = match shared.request_timeout {
+                    Some(limit) => tokio::time::timeout(limit, handled).await,
+                    None => Ok(handled.await),
+                };
+                let answer = match handled {
                     Ok(Ok(Ok(response))) => response,
                     Ok(Ok(Err(never))) => match never {},
                     Ok(Err(panic)) => return asked.refuse(panicked(&*panic), &trace),
@@ -203,11 +234,15 @@ impl Asked {
 }
 
 /// A body that says its length is judged by it (hyper holds the client to it), any other is counted.
-fn limited<B>(request: Request<B>, limit: u64) -> Result<(Request<Body>, Option<Arc<AtomicBool>>), Problem>
+fn limited<B>(
+    request: Request<B>,
+    limit: Option<u64>,
+) -> Result<(Request<Body>, Option<Arc<AtomicBool>>), Problem>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    let Some(limit) = limit else { return Ok((request.map(Body::new), None)) };
     let hint = request.body().size_hint();
     let declared = request
         .headers()

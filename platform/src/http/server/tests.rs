@@ -159,6 +159,30 @@ async fn a_handler_that_hangs_is_503() {
     assert_eq!(answer["code"], "OVERLOADED");
 }
 
+#[tokio::test]
+async fn a_clients_sampling_counts_at_the_edge_only_if_it_is_trusted() {
+    // No trace is sampled here by the ratio.
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (trust_client_sampling, flags) in [(true, "01"), (false, "00")] {
+        let edge = layered_edge(router(), &ServerSettings::default(), Edge { trust_client_sampling });
+        let request = Request::get("/ok").header("traceparent", trace).body(Body::empty()).unwrap();
+        let answer = edge.oneshot(request).await.unwrap();
+        let answered = answer.headers()["traceparent"].to_str().unwrap();
+        assert_eq!((&answered[..36], &answered[53..]), (&trace[..36], flags));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_edge_bounds_body_and_time_itself() {
+    let settings = ServerSettings::default();
+    let edge = layered_edge(router(), &settings, Edge { trust_client_sampling: false });
+    let large = format!("{{\"couponId\": 1, \"note\": \"{}\"}}", "x".repeat(17 * 1024));
+    assert_eq!(edge.clone().oneshot(order(large)).await.unwrap().status(), 200);
+    let hang = edge.clone().oneshot(at("/hang"));
+    assert!(tokio::time::timeout(settings.request_timeout * 2, hang).await.is_err());
+    assert_eq!(problem(edge.oneshot(at("/panic")).await.unwrap()).await["code"], "INTERNAL");
+}
+
 fn start(change: impl FnOnce(&mut ServerSettings)) -> Server {
     let mut settings = ServerSettings::default();
     change(&mut settings);

@@ -157,6 +157,7 @@ async fn what_was_decided_before_an_unreadable_record_is_written() {
     system.append_raw(partition, &claim.encode()).await;
     // All of it waits when the consumer starts, so it comes in one batch.
     let consumer = system.consuming();
+    eventually("it is running", async || consumer.is_running()).await;
     eventually("it is written up to there", async || system.watermark(partition).await.next == broken).await;
     eventually("the partition has stopped", async || !consumer.is_sound()).await;
     assert_eq!(system.rows(coupon).await.len(), 3);
@@ -193,4 +194,36 @@ async fn a_database_of_another_log_is_refused() {
     sqlx::query("UPDATE ledger_meta SET topic_id = 'another'").execute(&system.pool).await.unwrap();
     let error = issue_service::app::open_log(&system.settings, &system.pool).await.unwrap_err();
     assert!(error.to_string().contains("belongs to topic id another"), "{error}");
+}
+
+/// Rows, count and highest place have to say the same, or nothing is derived from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_contradicts_itself_is_not_believed() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let consumer = system.consuming();
+    let coupon = system.coupon(&[&serving], 5).await;
+    race(&[&serving], coupon, users(3), 1).await;
+    system.level(&serving).await;
+    consumer.stop().await;
+    sqlx::query("DELETE FROM coupon_issues WHERE place = 2").execute(&system.pool).await.unwrap();
+    let error = system.try_serving().await.err().expect("no start").to_string();
+    assert!(error.contains("has 2 rows, a count of 3 and 3 as the highest place"), "{error}");
+    let consumer = system.consuming();
+    eventually("it is running", async || consumer.is_running()).await;
+    eventually("the partition is left alone", async || !consumer.is_sound()).await;
+}
+
+/// The window is judged by the broker's clock, so a log that takes the clients' word for it is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_times_are_not_the_broker_s_is_refused() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon_in(&[&serving], 0, 5).await;
+    system.set("message.timestamp.type", "CreateTime").await;
+    system.append_raw(0, &Record::Claim { coupon, user: UserId(1) }.encode()).await;
+    eventually("the partition has stopped", async || serving.claims.partitions[0].is_stopped()).await;
+    assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Unavailable);
+    let error = issue_service::app::open_log(&system.settings, &system.pool).await.unwrap_err().to_string();
+    assert!(error.contains("message.timestamp.type is \"CreateTime\""), "{error}");
 }

@@ -16,9 +16,9 @@ use platform::clock::{Clock, now_ms};
 use platform::consul::Consul;
 use platform::health::Health;
 use platform::id::IdGenerator;
-use platform::lifecycle::Lifecycle;
+use platform::lifecycle::{BoxError, Lifecycle};
 use platform::testing::{Servers, unique_name};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -71,9 +71,20 @@ impl System {
 
     /// Another instance that answers claims.
     pub(crate) async fn serving(&self) -> Serving {
+        self.try_serving().await.unwrap()
+    }
+
+    pub(crate) async fn try_serving(&self) -> Result<Serving, BoxError> {
         let consul = Consul::new(&self.settings.consul);
         let (kafka, health) = (self.kafka.clone(), Health::new());
-        Serving::start(&self.settings, kafka, &self.pool, &self.lifecycle, &health, consul).await.unwrap()
+        Serving::start(&self.settings, kafka, &self.pool, &self.lifecycle, &health, consul).await
+    }
+
+    /// Changes a setting of the log's topic.
+    pub(crate) async fn set(&self, name: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client().create().unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.kafka.topic)).set(name, value);
+        admin.alter_configs(&[change], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 
     /// Another instance that writes the database.
@@ -213,6 +224,10 @@ impl Consuming {
     /// Whether it writes every partition that it was given.
     pub(crate) fn is_sound(&self) -> bool {
         self.health.details()["sink"]["status"] == "UP" && !self.lifecycle.failed()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.health.details()["sink"]["details"]["reason"] != "starting"
     }
 
     pub(crate) async fn stop(&self) {

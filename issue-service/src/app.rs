@@ -26,7 +26,7 @@ use crate::ledger::follower::Follower;
 use crate::ledger::partition::Partition;
 use crate::ledger::snapshot::Resume;
 use crate::ledger::tail::Tail;
-use crate::log::topic::{self, TopicError};
+use crate::log::topic::{self, Topic, TopicError};
 use crate::log::{self, Log};
 use crate::refusal::Refusals;
 use crate::sink::{self, Membership};
@@ -60,8 +60,9 @@ impl FromRef<AppState> for IdentityVerifier {
 
 /// Answers claims over HTTP.
 pub async fn serve(context: Context, settings: Settings) -> Result<App, BoxError> {
+    let log = Log::connect(Arc::new(settings.log()))?;
     let (kafka, pool) = connect(&context, &settings).await?;
-    serve_from(&context, &settings, kafka, pool).await
+    serve_from(&context, &settings, kafka, pool, log).await
 }
 
 /// Writes the ledger into the database.
@@ -73,31 +74,43 @@ pub async fn consume(context: Context, settings: Settings) -> Result<App, BoxErr
 
 /// Both.
 pub async fn all(context: Context, settings: Settings) -> Result<App, BoxError> {
+    let log = Log::connect(Arc::new(settings.log()))?;
     let (kafka, pool) = connect(&context, &settings).await?;
     start_sink(&context, &settings, kafka.clone(), pool.clone())?;
-    serve_from(&context, &settings, kafka, pool).await
+    serve_from(&context, &settings, kafka, pool, log).await
 }
 
 async fn connect(
     context: &Context,
     settings: &Settings,
 ) -> Result<(Arc<log::Settings>, MySqlPool), BoxError> {
-    let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &context.lifecycle).await?;
+    let kafka = Arc::new(settings.log());
+    let pool = platform::mysql::connect(&settings.mysql, &store::MIGRATOR, &context.lifecycle);
+    let (pool, topic) = tokio::try_join!(pool, prepare(&kafka))?;
     platform::mysql::watch_optional_health(&pool, &context.health, &context.lifecycle);
-    Ok((open_log(settings, &pool).await?, pool))
+    check_owner(&kafka, &topic, &pool).await?;
+    Ok((kafka, pool))
 }
 
 /// Finds or makes the log, and checks that the database belongs to it.
 pub async fn open_log(settings: &Settings, pool: &MySqlPool) -> Result<Arc<log::Settings>, BoxError> {
     let kafka = Arc::new(settings.log());
-    let topic = loop {
-        match topic::prepare(&kafka).await {
-            Ok(topic) => break topic,
+    check_owner(&kafka, &prepare(&kafka).await?, pool).await?;
+    Ok(kafka)
+}
+
+async fn prepare(kafka: &log::Settings) -> Result<Topic, BoxError> {
+    loop {
+        match topic::prepare(kafka).await {
+            Ok(topic) => return Ok(topic),
             Err(TopicError::Kafka(error)) => tracing::warn!(%error, "the log can't be reached yet"),
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(RETRY).await;
-    };
+    }
+}
+
+async fn check_owner(kafka: &log::Settings, topic: &Topic, pool: &MySqlPool) -> Result<(), BoxError> {
     let (partitions, id) =
         until_there(async || Ok(store::claim_topic(pool, topic.partitions, &topic.id).await?)).await?;
     if (partitions, &id) != (topic.partitions, &topic.id) {
@@ -108,14 +121,14 @@ pub async fn open_log(settings: &Settings, pool: &MySqlPool) -> Result<Arc<log::
         )
         .into());
     }
-    Ok(kafka)
+    Ok(())
 }
 
 /// Asks the database until it answers.
 async fn until_there<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     loop {
         match ask().await {
-            Err(StoreError::Database(error)) => {
+            Err(error) if error.may_pass() => {
                 tracing::warn!(%error, "the database refuses; waiting for it");
                 tokio::time::sleep(RETRY).await;
             }
@@ -144,12 +157,14 @@ async fn serve_from(
     settings: &Settings,
     kafka: Arc<log::Settings>,
     pool: MySqlPool,
+    log: Log,
 ) -> Result<App, BoxError> {
     let consul = context
         .consul
         .clone()
         .ok_or("the coupon service is found by Consul, so consul.enabled has to be true")?;
-    let serving = Serving::start(settings, kafka, &pool, &context.lifecycle, &context.health, consul).await?;
+    let serving =
+        Serving::start(settings, kafka, log, &pool, &context.lifecycle, &context.health, consul).await?;
     let verifier = IdentityVerifier::new(&settings.identity);
     let state = AppState { claims: serving.claims.clone(), pool, verifier };
     Ok(App::new(http::router(state)).on_stop(serving.stop()))
@@ -167,6 +182,7 @@ impl Serving {
     pub async fn start(
         settings: &Settings,
         kafka: Arc<log::Settings>,
+        log: Log,
         pool: &MySqlPool,
         lifecycle: &Lifecycle,
         health: &Health,
@@ -179,7 +195,7 @@ impl Serving {
             snapshots.into_iter().map(|snapshot| Partition::new(snapshot.ledger)).collect();
 
         let redis = Redis::connect(settings.redis.clone(), lifecycle, &[doorman::ADMIT, counts::PUBLISH]);
-        let log = Log::connect(kafka.clone(), partitions.clone())?;
+        log.attach(&partitions);
         let refusals = Arc::new(Refusals::start(&kafka, &partitions, lifecycle)?);
         let tail = Tail::new(partitions.clone(), resumes.clone(), health.optional_component("ledger"));
         let follower = Follower::start(&kafka, tail, lifecycle)?;
@@ -231,20 +247,19 @@ impl Serving {
 /// for now is passed: a follower is deaf for a while after its partitions were assigned, and claims would have to wait.
 async fn hear_the_log(log: &Log, partitions: &[Partition], refusals: &Refusals) -> Result<(), BoxError> {
     try_join_all(partitions.iter().map(|partition| async move {
-        while !partition.is_stopped() {
+        let offset = loop {
             match log.append(partition.id(), Record::Noop).await {
-                Ok(offset) => {
-                    // Fails only if the partition stops, which is loud already; the others go on.
-                    let _ = partition.passed(offset + 1).await;
-                    if refusals.news(partition.id()).await.is_ok() {
-                        break;
-                    }
-                }
+                Ok(offset) => break offset,
+                _ if partition.is_stopped() => return Ok(()),
                 Err(error) => {
                     tracing::warn!(%error, log.partition = partition.id(), "the log doesn't take a probe yet");
                     tokio::time::sleep(RETRY).await;
                 }
             }
+        };
+        // Fails only if the partition stops, which is loud already; the others go on.
+        while partition.passed(offset + 1).await.is_ok() && refusals.news(partition.id()).await.is_err() {
+            tokio::time::sleep(RETRY).await;
         }
         Ok::<_, BoxError>(())
     }))

@@ -331,22 +331,18 @@ impl<'a> Journey<'a> {
             }
             Entrance::Stalled | Entrance::Stopped => return Some(Outcome::Unavailable),
         };
+        // Until it is known, the doorman's set may be wrong about this user, whatever becomes of this request.
+        let doubt = Doubt { doorman: &self.claims.doorman, coupon: self.coupon, user: self.user };
         let answer = answer.instrument(span).await;
-        if !matches!(answer, Ok(Answer::Lost(_) | Answer::JoinedALoser)) && word != Word::Admitted
-            || matches!(answer, Ok(Answer::Unknown | Answer::NotSent) | Err(_))
-        {
-            // Won past the doorman, or admitted by him and not known to have won.
-            self.claims.doorman.doubt(self.coupon, self.user);
+        match (word, &answer) {
+            (Word::Admitted, Ok(Answer::Issued(_) | Answer::Already(_)))
+            | (Word::Away, Ok(Answer::Lost(_) | Answer::JoinedALoser)) => doubt.settle(),
+            _ => drop(doubt),
         }
         match answer {
             Ok(Answer::Issued(winner)) => Some(Outcome::Issued(winner)),
             Ok(Answer::Already(winner)) => Some(Outcome::Already(winner)),
-            Ok(Answer::Lost(decision)) => {
-                if word == Word::Admitted {
-                    self.claims.doorman.doubt(self.coupon, self.user);
-                }
-                self.lost(decision)
-            }
+            Ok(Answer::Lost(decision)) => self.lost(decision),
             Ok(Answer::JoinedALoser) => None,
             Ok(Answer::Unknown) | Err(_) => Some(Outcome::Pending),
             Ok(Answer::NotSent) => Some(Outcome::Unavailable),
@@ -360,6 +356,25 @@ impl<'a> Journey<'a> {
             return None;
         }
         Some(refused(decision))
+    }
+}
+
+/// Has the doorman's set put right for a user, unless it turns out to be right.
+struct Doubt<'a> {
+    doorman: &'a Doorman,
+    coupon: CouponId,
+    user: UserId,
+}
+
+impl Doubt<'_> {
+    fn settle(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.doorman.doubt(self.coupon, self.user);
     }
 }
 

@@ -208,7 +208,11 @@ impl Shared {
         let path = format!("/internal/coupons/{coupon}");
         match self.coupons.get_json::<Told>(COUPON_SERVICE, &path, LOOK_UP).await {
             // One that can't be carried is not the same as none.
-            Ok(told) => told.definition().map(Some).ok_or(Away),
+            Ok(told) if told.coupon_id == coupon => told.definition().map(Some).ok_or(Away),
+            Ok(told) => {
+                tracing::error!(coupon.id = coupon.0, told = told.coupon_id.0, "told of another coupon");
+                Err(Away)
+            }
             Err(CallError::Status(status)) if status.as_u16() == 404 => Ok(None),
             Err(error) => {
                 tracing::debug!(%error, coupon.id = coupon.0, "the coupon service can't be asked");

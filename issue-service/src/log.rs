@@ -5,7 +5,7 @@
 
 pub mod topic;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -75,9 +75,12 @@ pub fn number(partition: u32) -> i32 {
 #[derive(Clone)]
 pub struct Log {
     settings: Arc<Settings>,
-    partitions: Arc<[Partition]>,
+    partitions: Attached,
     producer: Arc<ArcSwap<ThreadedProducer<Reports>>>,
 }
+
+/// Those who hear of their claims' acknowledgements. Claims are sent by them alone, so none is sent before.
+type Attached = Arc<OnceLock<Arc<[Partition]>>>;
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,9 +105,16 @@ pub enum AppendError {
 }
 
 impl Log {
-    pub fn connect(settings: Arc<Settings>, partitions: Arc<[Partition]>) -> Result<Self, KafkaError> {
+    /// Begins to get the producer its id, which takes up to half a second.
+    pub fn connect(settings: Arc<Settings>) -> Result<Self, KafkaError> {
+        let partitions = Attached::default();
         let producer = new_producer(&settings, &partitions)?;
         Ok(Self { settings, partitions, producer: Arc::new(ArcSwap::from_pointee(producer)) })
+    }
+
+    /// Takes the acknowledgements of claims to their partitions from now on. Once.
+    pub fn attach(&self, partitions: &Arc<[Partition]>) {
+        let _ = self.partitions.set(partitions.clone());
     }
 
     /// Gets the producer its id before anything is sent. The first question connects; the second wakes librdkafka's
@@ -135,7 +145,7 @@ impl Log {
         let record = Record::Claim { coupon, user };
         if let Err((error, _)) = self.send(partition, &record, sent, traceparent) {
             tracing::warn!(%error, log.partition = partition, "a claim could not be sent");
-            if let Some(partition) = self.partitions.get(partition as usize) {
+            if let Some(partition) = find(&self.partitions, coupon) {
                 partition.failed(coupon, user, attempt, Answer::NotSent);
             }
         }
@@ -197,16 +207,20 @@ impl Log {
     }
 }
 
-fn new_producer(
-    settings: &Settings,
-    partitions: &Arc<[Partition]>,
-) -> Result<ThreadedProducer<Reports>, KafkaError> {
+fn new_producer(settings: &Settings, partitions: &Attached) -> Result<ThreadedProducer<Reports>, KafkaError> {
     settings.producer().create_with_context(Reports { partitions: partitions.clone() })
+}
+
+fn find(partitions: &Attached, coupon: CouponId) -> Option<&Partition> {
+    let partitions = partitions.get()?;
+    #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+    let number = partition_of(coupon, partitions.len() as u32);
+    partitions.get(number as usize)
 }
 
 /// Takes the producer's delivery reports to those whom they concern.
 struct Reports {
-    partitions: Arc<[Partition]>,
+    partitions: Attached,
 }
 
 impl ClientContext for Reports {}
@@ -224,12 +238,7 @@ impl ProducerContext for Reports {
         };
         match *sent {
             Sent::Claim { coupon, user, attempt } => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "the length is the number of partitions, a u32"
-                )]
-                let partition = partition_of(coupon, self.partitions.len() as u32);
-                let partition = &self.partitions[partition as usize];
+                let Some(partition) = find(&self.partitions, coupon) else { return };
                 match outcome {
                     Ok(offset) => partition.acked(coupon, user, attempt, offset),
                     Err(error) => {

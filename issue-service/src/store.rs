@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Connection as _, MySqlConnection, MySqlPool, Row};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Row, Transaction};
 
 use crate::ids::{CouponId, UserId};
 use crate::ledger::snapshot::{Snapshot, Watermark};
@@ -13,7 +14,7 @@ use crate::ledger::{Coupon, Definition, Digest, Ledger, Winner, Winners};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// No statement of ours takes this long: the link swallows what is sent, or the server hangs.
+/// No statement, and no row of an answer, takes this long.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Rows in one INSERT. Larger statements gain nothing.
 const ROWS: usize = 1000;
@@ -25,6 +26,26 @@ pub enum StoreError {
     /// The rows contradict each other. Nothing may be derived from them.
     #[error("the database contradicts itself: {0}")]
     Contradiction(String),
+}
+
+impl StoreError {
+    /// Whether asking again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Contradiction(_) => false,
+            // 28: no access; 42: no such table, no right to it, a statement that can't be.
+            Self::Database(sqlx::Error::Database(error)) => {
+                !error.code().is_some_and(|state| state.starts_with("28") || state.starts_with("42"))
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+            ),
+        }
+    }
 }
 
 /// A row of `coupon_issues` to be written.
@@ -45,30 +66,58 @@ pub struct CouponRow {
     pub count: u32,
 }
 
-/// Works on a connection for a bounded time. One that was late is thrown away, because it may be in the middle of
-/// anything.
+/// Works on a connection of the pool. One that was given up in the middle, or met an error, is thrown away: a
+/// transaction may be open on it.
 pub async fn on_connection<T, E: From<sqlx::Error>>(
     pool: &MySqlPool,
     work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut connection = pool.acquire().await?;
-    if let Ok(done) = tokio::time::timeout(LIMIT, work(&mut connection)).await {
-        return done;
+    let mut borrowed = Borrowed(Some(pool.acquire().await?));
+    let connection = borrowed.0.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+    let done = work(connection).await?;
+    drop(borrowed.0.take());
+    Ok(done)
+}
+
+struct Borrowed(Option<PoolConnection<MySql>>);
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
     }
-    drop(connection.detach());
-    Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into())
+}
+
+/// Waits no longer than any statement or row takes: the link may swallow what is sent.
+pub async fn within<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(done) => done,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()),
+    }
+}
+
+/// Begins a transaction that writes. Whoever hangs in the middle of one, frozen or cut off, loses it and its locks
+/// soon; whoever meets such locks tries again.
+pub async fn begin(connection: &mut MySqlConnection) -> sqlx::Result<Transaction<'_, MySql>> {
+    let settings = "SET SESSION wait_timeout = 10, innodb_lock_wait_timeout = 5; \
+                    SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    sqlx::raw_sql(settings).execute(&mut *connection).await?;
+    connection.begin().await
 }
 
 /// Records which topic this database belongs to, or tells which one it belongs to already.
 pub async fn claim_topic(pool: &MySqlPool, partitions: u32, topic_id: &str) -> sqlx::Result<(u32, String)> {
-    sqlx::query("INSERT IGNORE INTO ledger_meta (id, partitions, topic_id) VALUES (1, ?, ?)")
-        .bind(partitions)
-        .bind(topic_id)
-        .execute(pool)
-        .await?;
-    let row =
-        sqlx::query("SELECT partitions, topic_id FROM ledger_meta WHERE id = 1").fetch_one(pool).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    on_connection(pool, async |db| {
+        let claim = sqlx::query("INSERT IGNORE INTO ledger_meta (id, partitions, topic_id) VALUES (1, ?, ?)")
+            .bind(partitions)
+            .bind(topic_id);
+        within(claim.execute(&mut *db)).await?;
+        let owner = sqlx::query("SELECT partitions, topic_id FROM ledger_meta WHERE id = 1");
+        let row = within(owner.fetch_one(&mut *db)).await?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    })
+    .await
 }
 
 pub async fn watermark(db: &mut MySqlConnection, partition: u32) -> Result<Watermark, StoreError> {
@@ -98,9 +147,10 @@ pub async fn snapshots(
 ) -> Result<Vec<Snapshot>, StoreError> {
     on_connection(pool, async |connection| {
         // Also where the server's default is another one: all partitions as of the same moment.
-        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
-        let mut transaction =
-            connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let isolation = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+        within(isolation.execute(&mut *connection)).await?;
+        let begin = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+        let mut transaction = within(begin).await?;
         let mut read = Vec::with_capacity(wanted.len());
         for partition in wanted {
             read.push(snapshot(&mut transaction, *partition, partitions).await?);
@@ -116,17 +166,15 @@ async fn snapshot(
     partition: u32,
     partitions: u32,
 ) -> Result<Snapshot, StoreError> {
-    let watermark = watermark(&mut *connection, partition).await?;
+    let watermark = within(watermark(&mut *connection, partition)).await?;
     let mut coupons = HashMap::new();
     let mut counts = HashMap::new();
-    let rows = sqlx::query(
+    let definitions = sqlx::query(
         "SELECT coupon_id, version, stock, starts_at, ends_at, closed, retire_offset, `count` \
          FROM issue_coupons WHERE log_partition = ?",
     )
-    .bind(partition)
-    .fetch_all(&mut *connection)
-    .await?;
-    for row in rows {
+    .bind(partition);
+    for row in within(definitions.fetch_all(&mut *connection)).await? {
         let coupon = CouponId(row.try_get(0)?);
         let definition = Definition {
             coupon,
@@ -147,7 +195,7 @@ async fn snapshot(
     .bind(partition)
     .fetch(&mut *connection);
     let mut highest: HashMap<CouponId, u32> = HashMap::new();
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = within(rows.try_next()).await? {
         let (coupon, user) = (CouponId(row.try_get(0)?), UserId(row.try_get(1)?));
         let winner = Winner { place: row.try_get(2)?, issued_at: row.try_get(3)? };
         let last = highest.entry(coupon).or_default();
@@ -261,7 +309,7 @@ pub async fn issues_of(
     limit: u32,
 ) -> sqlx::Result<Vec<(CouponId, Winner)>> {
     let (issued_at, coupon) = before.unwrap_or((u64::MAX, CouponId(u64::MAX)));
-    let rows = sqlx::query(
+    let query = sqlx::query(
         "SELECT coupon_id, place, issued_at FROM coupon_issues \
          WHERE user_id = ? AND (issued_at < ? OR (issued_at = ? AND coupon_id < ?)) \
          ORDER BY issued_at DESC, coupon_id DESC LIMIT ?",
@@ -270,9 +318,8 @@ pub async fn issues_of(
     .bind(issued_at)
     .bind(issued_at)
     .bind(coupon.0)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
+    .bind(limit);
+    let rows = on_connection(pool, async |db| within(query.fetch_all(db)).await).await?;
     rows.iter()
         .map(|row| {
             let winner = Winner { place: row.try_get(1)?, issued_at: row.try_get(2)? };

@@ -10,6 +10,7 @@ pub mod http;
 pub mod id;
 pub mod identity;
 pub mod lifecycle;
+mod memory;
 pub mod mysql;
 pub mod redis;
 pub mod telemetry;

@@ -91,7 +91,11 @@ impl Lifecycle {
 
     /// Short work that a request leaves behind. It keeps the trace of who spawned it, and is waited for at drain.
     pub fn spawn_detached(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let task = crate::http::trace::carry(task);
+        let watch = self.fail_on_panic("detached work");
+        let task = crate::http::trace::carry(async move {
+            let _watch = watch;
+            task.await;
+        });
         match (Handle::try_current(), &self.0.runtime) {
             (Err(_), Some(runtime)) => self.0.detached.spawn_on(task, runtime),
             _ => self.0.detached.spawn(task),

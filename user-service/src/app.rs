@@ -68,6 +68,9 @@ pub async fn start(context: Context, settings: UserSettings) -> Result<App, BoxE
     let state = AppState::new(&settings, pool.clone(), clock.clone())?;
     first_admin::ensure(&state, &settings.first_admin).await?;
     let stop = context.lifecycle.background_stop();
+    context
+        .lifecycle
+        .spawn("memory of password hashes", state.passwords.clone().rest_when_idle(stop.clone()));
     context.lifecycle.spawn("sweep of refresh tokens", sweep::run(pool, clock, stop));
     Ok(App::new(build(state)))
 }

@@ -2,14 +2,19 @@
 //! Argon2id run whether the account exists or not, so that the time to the answer tells nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use platform::config::Secret;
+use platform::lifecycle::BoxError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use self::argon::Memory;
 
 mod argon;
 
+/// Memory that no hash has used for this long, at most twice, is let go.
+const IDLE: Duration = Duration::from_secs(5);
 /// Shortest and longest password, in characters.
 pub const MIN_LENGTH: usize = 8;
 pub const MAX_LENGTH: usize = 128;
@@ -75,6 +80,14 @@ impl Passwords {
             Ok(checked? && stored.is_some())
         })
         .await?
+    }
+
+    /// Lets go of the memory of hashes when none has run for a while. For as long as the process runs.
+    pub async fn rest_when_idle(self, stop: CancellationToken) -> Result<(), BoxError> {
+        while tokio::time::timeout(IDLE, stop.cancelled()).await.is_err() {
+            self.memory.rest();
+        }
+        Ok(())
     }
 
     /// Waits for a slot. The permits move into the blocking task: a client that goes away while its hash runs does

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use platform::lifecycle::Lifecycle;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -66,7 +66,8 @@ impl Follower {
         let (topic, lifecycle) = (kafka.topic.clone(), lifecycle.clone());
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
             let _watch = lifecycle.fail_on_panic("the follower of the log");
-            Thread { consumer, topic, reader, following: HashMap::new(), in_doubt: false }.run(&inbox);
+            Thread { consumer, topic, reader, following: HashMap::new(), in_doubt: false, asked: None }
+                .run(&inbox);
         });
         match thread {
             Ok(thread) => Ok(Self { commands: Some(commands), thread: Some(thread) }),
@@ -108,6 +109,8 @@ struct Thread<R> {
     following: HashMap<u32, u64>,
     /// librdkafka has met an offset that isn't there and reads that partition no further, without saying which.
     in_doubt: bool,
+    /// When the bounds were last asked for.
+    asked: Option<Instant>,
 }
 
 impl<R: Reader> Thread<R> {
@@ -227,11 +230,16 @@ impl<R: Reader> Thread<R> {
     /// Asks for the bounds of every partition until they are known: one that is due outside of them was cut; the
     /// others are assigned again where they were.
     fn settle_doubt(&mut self) {
+        if self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
+            return; // the others are read meanwhile
+        }
         let mut again = HashMap::new();
+        let mut settled = true;
         for (partition, next) in self.following.clone() {
             let Ok((low, high)) = self.consumer.fetch_watermarks(&self.topic, log::number(partition), ASK)
             else {
-                return; // at the next turn
+                settled = false;
+                continue;
             };
             let due = i64::try_from(next).unwrap_or(i64::MAX);
             if (low..=high).contains(&due) {
@@ -245,6 +253,7 @@ impl<R: Reader> Thread<R> {
             }
         }
         self.follow(&again);
-        self.in_doubt = false;
+        self.in_doubt = !settled;
+        self.asked = Some(Instant::now());
     }
 }

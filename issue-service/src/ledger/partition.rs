@@ -52,6 +52,8 @@ struct Waiting {
     in_flight: u32,
     /// Woken for a place at the own door, and not yet through it.
     called: u32,
+    /// Since those who gave up were last taken from the queue.
+    arrivals: usize,
     /// For a place at the own door, in order of arrival.
     door: VecDeque<oneshot::Sender<()>>,
     /// For the stock to be used up, or for another definition.
@@ -155,6 +157,8 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // First of all: nobody can call this one between the look and the end.
+        self.call.close();
         if self.called || self.call.try_recv().is_ok() {
             self.partition.end_turn(self.coupon);
         }
@@ -340,6 +344,7 @@ impl Partition {
         }
         let (sender, answer) = oneshot::channel();
         if let Some(in_flight) = inner.in_flight.get_mut(&(coupon, user)) {
+            in_flight.waiters.retain(|waiter| !waiter.answer.is_closed());
             in_flight.waiters.push(Waiter { arrived, answer: sender });
             return Entrance::Joined(answer);
         }
@@ -352,10 +357,16 @@ impl Partition {
         let others = waiting.in_flight + waiting.called - u32::from(pass == Pass::Turn);
         if pass != Pass::Doorman && left > 0 && others >= left.min(OWN_DOOR) {
             let (sender, call) = oneshot::channel();
-            if waiting.door.len() >= 1024 && waiting.door.len().is_power_of_two() {
+            waiting.arrivals += 1;
+            if waiting.arrivals >= waiting.door.len().max(1024) {
+                waiting.arrivals = 0;
                 waiting.door.retain(|waiter| !waiter.is_closed());
             }
-            waiting.door.push_back(sender);
+            if pass == Pass::Turn {
+                waiting.door.push_front(sender); // the doorman's have come in between
+            } else {
+                waiting.door.push_back(sender);
+            }
             return Entrance::Wait(Turn { partition: self, coupon, call, called: false });
         }
         waiting.in_flight += 1;
@@ -444,10 +455,11 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// Adds a waiter; now and then forgets those who have given up.
+/// Adds a waiter. Before the room grows, those who have given up are forgotten.
 fn push(waiters: &mut Vec<oneshot::Sender<()>>, waiter: oneshot::Sender<()>) {
     if waiters.len() >= 1024 && waiters.len() == waiters.capacity() {
         waiters.retain(|waiter| !waiter.is_closed());
+        waiters.reserve(waiters.len().max(1024)); // not again at the next one
     }
     waiters.push(waiter);
 }
@@ -470,12 +482,8 @@ impl Inner {
     }
 
     fn read_back(&mut self, key: Key, offset: u64, decision: Decision) {
-        let winner = match decision {
-            Decision::Accepted | Decision::Already => {
-                self.ledger.coupon(key.0).and_then(|coupon: &Coupon| coupon.winners.get(key.1))
-            }
-            _ => None,
-        };
+        // Whatever this record was decided: who has won has won, also before a retirement.
+        let winner = self.ledger.coupon(key.0).and_then(|coupon: &Coupon| coupon.winners.get(key.1));
         if let Some(winner) = winner {
             if let Some(in_flight) = self.take(key) {
                 let mut first = decision == Decision::Accepted;

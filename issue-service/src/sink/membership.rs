@@ -204,9 +204,10 @@ impl Membership {
                     }
                 }
                 Some(Change::Taken(partitions)) => {
-                    for (token, worker) in partitions.iter().filter_map(|partition| workers.remove(partition))
-                    {
-                        token.cancel();
+                    let taken: Vec<_> =
+                        partitions.iter().filter_map(|partition| workers.remove(partition)).collect();
+                    taken.iter().for_each(|(token, _)| token.cancel());
+                    for (_, worker) in taken {
                         worker.await?;
                     }
                 }

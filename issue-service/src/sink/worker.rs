@@ -6,7 +6,7 @@ use std::time::Duration;
 use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
 use platform::telemetry::ProcessSpan;
-use sqlx::{Connection as _, MySqlConnection, MySqlPool};
+use sqlx::{MySqlConnection, MySqlPool};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -140,7 +140,7 @@ impl Worker {
                     if let Some(mut commit) = commit.take()
                         && tokio::time::timeout(LAST_COMMIT, &mut commit).await.is_err()
                     {
-                        // Committed or not, whoever comes next begins at the watermark.
+                        // Committed or not, whoever comes next begins at the watermark, when the server has noticed.
                         commit.abort();
                     }
                     return End::Stopped;
@@ -167,7 +167,9 @@ impl Worker {
                 },
                 _ = idle.tick(), if commit.is_none() && batch.is_empty() => {
                     let watermark =
-                        store::on_connection(&self.pool, async |db| store::watermark(db, self.partition).await);
+                        store::on_connection(&self.pool, async |db| {
+                        store::within(store::watermark(db, self.partition)).await
+                    });
                     let Some(watermark) = self.stop.run_until_cancelled(watermark).await else { continue };
                     match watermark {
                         Ok(found) if found.next == at => {}
@@ -206,7 +208,9 @@ impl Worker {
                         dead_letters.set_aside(partition, &batch.dead_letters).await?;
                         set_aside = true;
                     }
-                    let write = store::on_connection(&pool, async |db| write(db, partition, &batch).await);
+                    let write = store::on_connection(&pool, async |db| {
+                        store::within(write(db, partition, &batch)).await
+                    });
                     Ok::<_, BoxError>(write.await?)
                 };
                 match tried.await {
@@ -262,8 +266,7 @@ fn take_in(
 
 /// One transaction. False if the watermark was not where the batch begins.
 async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = store::begin(connection).await?;
     if !store::move_watermark(&mut transaction, partition, batch.from, &batch.to).await? {
         transaction.rollback().await?;
         return Ok(false);

@@ -75,6 +75,10 @@ async fn two_groups_that_write_the_same_database_write_every_row_once() {
     let serving = system.serving().await;
     let one = system.consuming();
     let zombie = system.consuming_in(&format!("{}-zombie", system.kafka.topic), &system.pool);
+    for group in [system.kafka.topic.clone(), format!("{}-zombie", system.kafka.topic)] {
+        eventually("both write both partitions", async || system.assignments_of(&group) == [vec![0, 1]])
+            .await;
+    }
     let coupon = system.coupon(&[&serving], 500).await;
     for _ in 0..3 {
         race(&[&serving], coupon, users(600), 1).await;
@@ -207,7 +211,7 @@ async fn a_database_that_contradicts_itself_is_not_believed() {
     system.level(&serving).await;
     consumer.stop().await;
     sqlx::query("DELETE FROM coupon_issues WHERE place = 2").execute(&system.pool).await.unwrap();
-    let error = system.try_serving().await.err().expect("no start").to_string();
+    let error = system.try_serving().await.expect_err("no start").to_string();
     assert!(error.contains("has 2 rows, a count of 3 and 3 as the highest place"), "{error}");
     let consumer = system.consuming();
     eventually("it is running", async || consumer.is_running()).await;
@@ -226,4 +230,27 @@ async fn a_log_whose_times_are_not_the_broker_s_is_refused() {
     assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Unavailable);
     let error = issue_service::app::open_log(&system.settings, &system.pool).await.unwrap_err().to_string();
     assert!(error.contains("message.timestamp.type is \"CreateTime\""), "{error}");
+}
+
+/// A writer that was cut off in the middle of its transaction holds locks until the server notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_hangs_in_its_transaction_holds_nobody_up_for_long() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon_in(&[&serving], 0, 5).await;
+    let consumer = system.consuming();
+    race(&[&serving], coupon, users(2), 1).await;
+    system.level(&serving).await;
+    consumer.stop().await;
+
+    let link = Link::to(&system.settings.mysql.host, system.settings.mysql.port, &system.lifecycle).await;
+    let mut zombie = system.pool_through(link.port).acquire().await.unwrap();
+    let mut transaction = store::begin(&mut zombie).await.unwrap();
+    let here = system.watermark(0).await;
+    assert!(store::move_watermark(&mut transaction, 0, here.next, &here).await.unwrap());
+    link.hang();
+
+    race(&[&serving], coupon, users(5), 1).await;
+    let _successor = system.consuming();
+    eventually("the rows are written", async || system.rows(coupon).await.len() == 5).await;
 }

@@ -9,7 +9,7 @@ use issue_service::config::Settings;
 use issue_service::ids::{CouponId, UserId, partition_of};
 use issue_service::ledger::snapshot::Watermark;
 use issue_service::ledger::{Definition, Record};
-use issue_service::log;
+use issue_service::log::{self, Log};
 use issue_service::sink::{self, Membership};
 use issue_service::store;
 use platform::clock::{Clock, now_ms};
@@ -77,7 +77,8 @@ impl System {
     pub(crate) async fn try_serving(&self) -> Result<Serving, BoxError> {
         let consul = Consul::new(&self.settings.consul);
         let (kafka, health) = (self.kafka.clone(), Health::new());
-        Serving::start(&self.settings, kafka, &self.pool, &self.lifecycle, &health, consul).await
+        let log = Log::connect(kafka.clone())?;
+        Serving::start(&self.settings, kafka, log, &self.pool, &self.lifecycle, &health, consul).await
     }
 
     /// Changes a setting of the log's topic.
@@ -179,8 +180,12 @@ impl System {
 
     /// The partitions of each member of the consumers' group, in order.
     pub(crate) fn assignments(&self) -> Vec<Vec<i32>> {
+        self.assignments_of(&self.kafka.topic)
+    }
+
+    pub(crate) fn assignments_of(&self, group: &str) -> Vec<Vec<i32>> {
         let client: BaseConsumer = self.kafka.client().create().unwrap();
-        let groups = client.fetch_group_list(Some(&self.kafka.topic), Duration::from_secs(10)).unwrap();
+        let groups = client.fetch_group_list(Some(group), Duration::from_secs(10)).unwrap();
         let members = groups.groups().iter().flat_map(|group| group.members());
         // The consumer protocol's assignment: version, one topic, its partitions.
         let partitions = |assignment: &[u8]| -> Vec<i32> {

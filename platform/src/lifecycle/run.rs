@@ -157,6 +157,7 @@ where
     let Loaded { settings, commit, origins } = loaded;
     let lifecycle = Lifecycle::new();
     watch_signals(lifecycle.clone())?;
+    crate::memory::give_back()?;
     let shown = serde_json::to_value(&settings)?;
     let info = BuildInfo::new(service, &instance, commit);
     tracing::info!(version = info.version, git.commit = info.commit, config.commit = info.config_commit.as_deref(),

@@ -16,15 +16,30 @@ const SALT_BYTES: usize = 16;
 
 /// Buffers that rest between two runs.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<Vec<Vec<Block>>>);
+pub(super) struct Memory(Mutex<Buffers>);
+
+#[derive(Default)]
+struct Buffers {
+    free: Vec<Vec<Block>>,
+    /// Since somebody last looked.
+    used: bool,
+}
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Memory").field(&self.0.lock().len()).finish()
+        f.debug_tuple("Memory").field(&self.0.lock().free.len()).finish()
     }
 }
 
 impl Memory {
+    /// Lets go of the buffers if none was used since this was last called.
+    pub(super) fn rest(&self) {
+        let mut buffers = self.0.lock();
+        if !std::mem::take(&mut buffers.used) {
+            buffers.free = Vec::new();
+        }
+    }
+
     /// The PHC string of a password, with a salt of its own.
     pub(super) fn hash(&self, password: &[u8]) -> Result<String, PasswordError> {
         let mut salt = [0; SALT_BYTES];
@@ -71,7 +86,7 @@ impl Memory {
         salt: &[u8],
         hash: &mut [u8],
     ) -> Result<(), PasswordError> {
-        let mut blocks = self.0.lock().pop().unwrap_or_default();
+        let mut blocks = self.0.lock().free.pop().unwrap_or_default();
         if blocks.len() < params.block_count() {
             blocks.resize(params.block_count(), Block::default());
         }
@@ -81,7 +96,10 @@ impl Memory {
             hash,
             &mut blocks,
         );
-        self.0.lock().push(blocks);
+        let mut buffers = self.0.lock();
+        buffers.free.push(blocks);
+        buffers.used = true;
+        drop(buffers);
         done.map_err(|error| Error::from(error).into())
     }
 }
@@ -100,7 +118,12 @@ mod tests {
         assert!(memory.verify(&first, b"correct horse").unwrap());
         assert!(!memory.verify(&first, b"another horse").unwrap());
         assert!(memory.verify(&second, b"another horse").unwrap());
-        assert_eq!(memory.0.lock().len(), 1, "one run at a time needs one buffer");
+        assert_eq!(memory.0.lock().free.len(), 1, "one run at a time needs one buffer");
+        memory.rest();
+        assert_eq!(memory.0.lock().free.len(), 1, "it was used a moment ago");
+        memory.rest();
+        assert_eq!(memory.0.lock().free.len(), 0, "nobody needs it");
+        assert!(memory.verify(&first, b"correct horse").unwrap());
     }
 
     /// The library's own check, with memory of its own, agrees.

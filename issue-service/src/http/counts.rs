@@ -38,8 +38,13 @@ pub async fn counts(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     caller.require(SERVICE)?;
+    let query = query.unwrap_or_default();
+    let parts: Vec<&str> = query.split('&').filter(|part| !part.is_empty()).collect();
+    if parts.len() > MOST {
+        return Err(Problem::validation().field("coupon", format!("at most {MOST} in one request")));
+    }
     let mut items = Vec::new();
-    for part in query.as_deref().unwrap_or_default().split('&').filter(|part| !part.is_empty()).take(MOST) {
+    for part in parts {
         let id = part.strip_prefix("coupon=").and_then(|id| id.parse().ok());
         let id = CouponId(id.ok_or_else(|| Problem::validation().field("coupon", "must be a coupon's id"))?);
         let partition = state.partition_of(id);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod claims;
+mod http;
 mod link;
 mod sink;
 mod system;

@@ -157,6 +157,17 @@ pub(crate) struct Test {
     pub(crate) mysql: bool,
 }
 
+/// The package whose tests need the whole stack.
+pub(crate) const END_TO_END: &str = "e2e";
+
+impl Test {
+    /// Whether the end-to-end tests are among those that run.
+    pub(crate) fn end_to_end(&self) -> bool {
+        let chosen = self.package.as_deref().is_none_or(|package| package == END_TO_END);
+        chosen && !self.quick && !self.servers_only
+    }
+}
+
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Bench {
     /// Sizes, starts and latencies of the whole, as a report; fails where a limit is reached
@@ -187,6 +198,21 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_end_to_end_tests_run_unless_others_are_chosen() {
+        let end_to_end = |arguments: &[&str]| {
+            let cli = Cli::parse_from(["xtask", "test"].iter().chain(arguments));
+            let Command::Test(test) = cli.command else { panic!("not test") };
+            test.end_to_end()
+        };
+        for arguments in [&[][..], &["--filter", "trace"], &["-p", "e2e"], &["--mysql"]] {
+            assert!(end_to_end(arguments), "{arguments:?}");
+        }
+        for arguments in [&["--quick"][..], &["--servers-only"], &["-p", "gateway"]] {
+            assert!(!end_to_end(arguments), "{arguments:?}");
+        }
     }
 
     #[test]

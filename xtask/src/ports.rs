@@ -49,7 +49,9 @@ pub(crate) fn choose(
         held.push(listener);
         ports.insert(name.to_owned(), port);
     }
-    write_atomically(&folder.ports_file(), &serde_json::to_vec_pretty(&ports)?)?;
+    // What this run does not start keeps its port for the next one.
+    let all: Ports = kept.into_iter().chain(ports.clone()).collect();
+    write_atomically(&folder.ports_file(), &serde_json::to_vec_pretty(&all)?)?;
     Ok(ports)
 }
 
@@ -98,6 +100,8 @@ mod tests {
         let (_keep, folder) = folder();
         let first = choose(&folder, &["a", "b"], &Ports::new(), false, |_| {}).unwrap();
         assert_ne!(first["a"], first["b"]);
+        let only = choose(&folder, &["a"], &Ports::new(), false, |_| {}).unwrap();
+        assert_eq!(only, Ports::from([("a".to_owned(), first["a"])]));
         assert_eq!(choose(&folder, &["a", "b"], &Ports::new(), false, |_| {}).unwrap(), first);
     }
 

@@ -36,8 +36,10 @@ pub(crate) struct Options {
     pub(crate) folder: Folder,
     pub(crate) engine: Engine,
     pub(crate) ports: Ports,
-    /// Whether the trace UI runs, and ports that are easy to remember are preferred.
-    pub(crate) for_people: bool,
+    /// Prefer ports that are easy to remember.
+    pub(crate) well_known_ports: bool,
+    /// Run the trace UI, and let the services send their spans to it.
+    pub(crate) trace_ui: bool,
 }
 
 pub(crate) struct Stack {
@@ -56,7 +58,7 @@ pub(crate) struct Stack {
 impl Stack {
     /// Takes the folder, ends what a dead run left there, and chooses ports and secrets.
     pub(crate) fn prepare(options: Options, interrupt: Interrupt, progress: Progress) -> Result<Arc<Self>> {
-        let Options { folder, engine, ports: given, for_people } = options;
+        let Options { folder, engine, ports: given, well_known_ports, trace_ui } = options;
         folder.create()?;
         let Some(lock) = Lock::take(&folder)? else {
             bail!(
@@ -78,10 +80,10 @@ impl Stack {
         ];
         names.extend(redis::NODES);
         names.extend(redis::SENTINELS);
-        if for_people {
+        if trace_ui {
             names.push("zipkin");
         }
-        let ports = ports::choose(&folder, &names, &given, for_people, |text| progress.note(text))?;
+        let ports = ports::choose(&folder, &names, &given, well_known_ports, |text| progress.note(text))?;
         secrets::create(&folder)?;
         rotate_logs(&folder)?;
         let supervisor = Supervisor::new(folder.clone(), progress.clone());

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{self, Built, workspace};
-use crate::cli::Test;
+use crate::cli::{END_TO_END, Test};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::stack::{self, Options, Stack};
 use crate::state::{Folder, Lock, Phase, Ports};
 use crate::{table, up};
 
-/// The package whose tests need the whole stack.
-const END_TO_END: &str = "e2e";
 const SERVERS: &str = "FIRSTCOME_TEST_SERVERS";
 const STATE: &str = "FIRSTCOME_STATE";
 
@@ -33,7 +31,8 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
         folder: Folder::new(&parent.join(std::process::id().to_string()))?,
         engine: up::engine(arguments.mysql),
         ports: Ports::new(),
-        for_people: false,
+        well_known_ports: false,
+        trace_ui: arguments.end_to_end(),
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let mut run = Run { arguments, stack: &stack, results: Vec::new() };
@@ -111,7 +110,7 @@ impl Run<'_> {
         }
         let built = build::build_all(&stack.interrupt, &stack.progress)?;
         self.integration()?;
-        if self.arguments.quick { Ok(()) } else { self.end_to_end(built) }
+        if self.arguments.end_to_end() { self.end_to_end(built) } else { Ok(()) }
     }
 
     /// What needs no server: format and lints.

@@ -51,7 +51,9 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         folder: folder(&arguments.place)?,
         engine: engine(arguments.mysql),
         ports: arguments.ports.iter().cloned().collect(),
-        for_people: true,
+        well_known_ports: true,
+        // Without services nobody sends it anything.
+        trace_ui: !arguments.servers_only,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let result = run(&stack, arguments);

@@ -103,6 +103,10 @@ pub(crate) fn version_in(text: &str) -> Option<(u32, u32)> {
     })
 }
 
+/// The whole system where none of its servers can be had, as `compose/README.md` says it.
+const DOCKER_WAY: &str =
+    "compose/make-secrets.sh && docker compose -f compose/compose.yaml up --build --wait";
+
 /// The one line for where a thing can't be gotten.
 pub(crate) fn advice<T>(result: Result<T>, what: &str, install: &str) -> Result<T> {
     result.map_err(|error| {
@@ -110,7 +114,7 @@ pub(crate) fn advice<T>(result: Result<T>, what: &str, install: &str) -> Result<
             return error;
         }
         error.context(format!(
-            "{what} is neither on PATH nor could it be gotten; install it ({install}), or run everything in Docker: `docker compose -f compose/compose.yaml up`"
+            "{what} is neither on PATH nor could it be gotten; install it ({install}), or run everything in Docker: `{DOCKER_WAY}`"
         ))
     })
 }
@@ -126,6 +130,15 @@ mod tests {
         assert_eq!(version_in("openjdk version \"17.0.15\" 2025-04-15"), Some((17, 0)));
         assert_eq!(version_in("Consul v1.8.7"), Some((1, 8)));
         assert_eq!(version_in("none"), None);
+    }
+
+    #[test]
+    fn the_docker_way_is_that_of_its_readme() {
+        let error = advice::<()>(Err(anyhow::anyhow!("no network")), "Redis", "apt").unwrap_err().to_string();
+        let (_, way) = error.rsplit_once("in Docker: ").unwrap();
+        let readme = include_str!("../../../compose/README.md");
+        let lines: Vec<&str> = way.trim_matches('`').split(" && ").collect();
+        assert!(readme.contains(&format!("```sh\n{}\n```", lines.join("\n"))), "{way}");
     }
 
     #[test]

@@ -139,15 +139,7 @@ impl Interrupt {
 /// The same command by way of the wrapper that ties its life to ours.
 fn wrapped(command: &Command) -> Command {
     let arguments: Vec<String> = command.get_args().map(|it| it.to_string_lossy().into_owned()).collect();
-    let program = Path::new(command.get_program());
-    let mut wrapped = if cfg!(test) {
-        // A test binary is no wrapper.
-        let mut direct = Command::new(program);
-        direct.args(&arguments);
-        direct
-    } else {
-        crate::process::child_command(None, program, &arguments)
-    };
+    let mut wrapped = crate::process::child_command(None, Path::new(command.get_program()), &arguments);
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(name, value),

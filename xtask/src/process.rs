@@ -100,13 +100,20 @@ pub(crate) fn become_child(record: Option<&Path>, parent: i32, command: &[String
 /// A command that runs `program` by way of [`become_child`], in a process group of its own, so that the terminal's
 /// Ctrl-C reaches only the supervisor, which then ends its children in order.
 pub(crate) fn child_command(record: Option<&Path>, program: &Path, arguments: &[String]) -> Command {
-    // /proc/self/exe still works after the binary was rebuilt underneath.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("child").arg("--parent").arg(std::process::id().to_string());
-    if let Some(path) = record {
-        command.arg("--record").arg(path);
-    }
-    command.arg("--").arg(program).args(arguments).process_group(0);
+    let mut command = if cfg!(test) {
+        // A test binary is no wrapper.
+        Command::new(program)
+    } else {
+        // /proc/self/exe still works after the binary was rebuilt underneath.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("child").arg("--parent").arg(std::process::id().to_string());
+        if let Some(path) = record {
+            command.arg("--record").arg(path);
+        }
+        command.arg("--").arg(program);
+        command
+    };
+    command.args(arguments).process_group(0);
     command
 }
 

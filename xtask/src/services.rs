@@ -114,6 +114,15 @@ impl Service {
         }
     }
 
+    /// With these running: which to start and which to stop, so that `count` run.
+    pub(crate) fn scaling(&self, running: &[&str], count: usize) -> (Vec<String>, Vec<String>) {
+        let wanted: Vec<String> = (1..=count).map(|number| self.name(number)).collect();
+        let surplus = running.iter().filter(|name| wanted.iter().all(|wanted| wanted != *name));
+        let surplus = surplus.map(|name| (*name).to_owned()).collect();
+        let missing = wanted.into_iter().filter(|name| !running.contains(&name.as_str())).collect();
+        (missing, surplus)
+    }
+
     pub(crate) fn spec(
         &self,
         name: &str,
@@ -200,6 +209,19 @@ mod tests {
         assert_eq!(coupon.names(), ["coupon-service"]);
         assert_eq!(coupon.name(2), "coupon-service-2");
         assert!(named("redis").is_none());
+    }
+
+    #[test]
+    fn a_service_is_scaled_up_and_down() {
+        let issue = named("issue-service").unwrap();
+        let names = |some: &[&str]| some.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let two = ["issue-service-1", "issue-service-2"];
+        assert_eq!(issue.scaling(&two, 3), (names(&["issue-service-3"]), Vec::new()));
+        assert_eq!(issue.scaling(&two, 2), (Vec::new(), Vec::new()));
+        assert_eq!(issue.scaling(&two, 1), (Vec::new(), names(&["issue-service-2"])));
+        assert_eq!(issue.scaling(&two, 0), (Vec::new(), names(&two)));
+        let coupon = named("coupon-service").unwrap();
+        assert_eq!(coupon.scaling(&["coupon-service"], 2), (names(&["coupon-service-2"]), Vec::new()));
     }
 
     #[test]

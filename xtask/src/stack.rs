@@ -2,6 +2,8 @@
 //!
 //! The folder's lock is held for the whole life of a [`Stack`], so two supervisors never work on one folder.
 
+mod stop;
+
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,10 +29,8 @@ use crate::state::{
 };
 use crate::supervisor::{Child, Kind, Supervisor};
 
-/// Orderly ends: the gateway, then the services, then the servers. Together below ten seconds.
-const GATEWAY_GRACE: Duration = Duration::from_millis(2_500);
-const SERVICE_GRACE: Duration = Duration::from_millis(3_000);
-const SERVER_GRACE: Duration = Duration::from_millis(3_500);
+/// Longer than the 9.5 s after which a service ends itself: nobody waits for a whole system here.
+const RESTART_GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Options {
     pub(crate) folder: Folder,
@@ -86,7 +86,10 @@ impl Stack {
         let ports = ports::choose(&folder, &names, &given, well_known_ports, |text| progress.note(text))?;
         secrets::create(&folder)?;
         rotate_logs(&folder)?;
-        let supervisor = Supervisor::new(folder.clone(), progress.clone());
+        let supervisor = {
+            let progress = progress.clone();
+            Supervisor::new(folder.clone(), move |text| progress.note(text))
+        };
         let stack = Arc::new(Self {
             folder,
             ports,
@@ -257,28 +260,6 @@ impl Stack {
         self.publish();
     }
 
-    /// Ends everything in order; within ten seconds, by force if need be.
-    pub(crate) fn stop(&self) {
-        self.set_phase(Phase::Stopping);
-        let children = self.supervisor.children();
-        let of = |test: &dyn Fn(&Child) -> bool| -> Vec<Arc<Child>> {
-            children.iter().filter(|child| test(child)).cloned().collect()
-        };
-        let begun = Instant::now();
-        let supervisor = &self.supervisor;
-        supervisor.stop(&of(&|child| child.spec.group == GATEWAY), GATEWAY_GRACE);
-        let services = of(&|child| child.spec.kind == Kind::Service && child.spec.group != CONFIG_SERVER);
-        supervisor.stop(&services, SERVICE_GRACE);
-        // Sentinels first, or they would take the stop of the master for a failure.
-        supervisor.stop(&of(&|child| child.spec.group == "sentinel"), Duration::from_millis(500));
-        supervisor.stop(&of(&|_| true), SERVER_GRACE);
-        self.set_phase(Phase::Stopped);
-        let _ = fs::remove_file(self.folder.run().join("control.sock"));
-        if !children.is_empty() {
-            self.progress.note(&format!("everything stopped in {:.1} s", begun.elapsed().as_secs_f64()));
-        }
-    }
-
     fn handle(self: &Arc<Self>, request: Request, say: &mut dyn FnMut(&str)) -> Result<()> {
         match request {
             Request::Down => {
@@ -296,7 +277,7 @@ impl Stack {
             }
             Request::Restart(name) => {
                 for child in self.supervisor.find(&name)? {
-                    self.supervisor.restart(&child, SERVER_GRACE, &self.interrupt)?;
+                    self.supervisor.restart(&child, RESTART_GRACE, &self.interrupt)?;
                     let pid = child.status().pid.unwrap_or_default();
                     let note = format!("{} restarted as pid {pid}", child.spec.name);
                     self.progress.note(&note);
@@ -316,14 +297,15 @@ impl Stack {
                 .collect();
             format!("{group} can't be scaled; these can: {}", names.join(", "))
         })?;
-        let wanted: Vec<String> = (1..=count).map(|number| service.name(number)).collect();
         let running = self.supervisor.children();
         let running: Vec<_> = running.into_iter().filter(|child| child.spec.group == group).collect();
+        let names: Vec<&str> = running.iter().map(|child| child.spec.name.as_str()).collect();
+        let (missing, surplus) = service.scaling(&names, count);
         let surplus: Vec<_> =
-            running.iter().filter(|child| !wanted.contains(&child.spec.name)).cloned().collect();
-        self.supervisor.remove(&surplus, SERVER_GRACE);
+            running.iter().filter(|child| surplus.contains(&child.spec.name)).cloned().collect();
+        self.supervisor.remove(&surplus, RESTART_GRACE);
         let mut started = Vec::new();
-        for name in wanted.iter().filter(|name| running.iter().all(|child| child.spec.name != **name)) {
+        for name in &missing {
             started.push(self.start_service(&service, name)?);
         }
         self.ready(&started)?;

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,6 @@ use nix::unistd::Pid;
 
 use crate::interrupt::{Interrupt, tail};
 use crate::process;
-use crate::progress::Progress;
 use crate::state::Folder;
 
 /// How often a starting child is asked whether it is ready.
@@ -26,6 +26,8 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// A child that ran this long starts its back-off anew.
 const STEADY: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// From SIGKILL to the end: the kernel needs milliseconds, and what it can't end nobody can wait for.
+const KILLED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Where a ready service answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,11 +90,15 @@ pub(crate) struct Child {
 
 /// Called after each change of any child.
 type OnChange = Box<dyn Fn() + Send + Sync>;
+/// Told what a person wants to know of.
+type Report = Box<dyn Fn(&str) + Send + Sync>;
 
 pub(crate) struct Supervisor {
     folder: Folder,
-    progress: Progress,
+    report: Report,
     children: Mutex<Vec<Arc<Child>>>,
+    /// Nothing is started any more.
+    closed: AtomicBool,
     on_change: Mutex<Option<Arc<OnChange>>>,
 }
 
@@ -125,8 +131,14 @@ impl Child {
 }
 
 impl Supervisor {
-    pub(crate) fn new(folder: Folder, progress: Progress) -> Arc<Self> {
-        Arc::new(Self { folder, progress, children: Mutex::default(), on_change: Mutex::default() })
+    pub(crate) fn new(folder: Folder, report: impl Fn(&str) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            folder,
+            report: Box::new(report),
+            children: Mutex::default(),
+            closed: AtomicBool::new(false),
+            on_change: Mutex::default(),
+        })
     }
 
     pub(crate) fn on_change(&self, action: impl Fn() + Send + Sync + 'static) {
@@ -170,6 +182,10 @@ impl Supervisor {
     fn start_again(self: &Arc<Self>, child: &Arc<Child>) {
         {
             let mut status = child.lock();
+            // Under the lock that [`Supervisor::tell`] takes, so that nothing escapes the last stop.
+            if self.closed.load(Ordering::SeqCst) {
+                return;
+            }
             status.wanted = true;
             status.failed_starts = 0;
             if status.running {
@@ -195,8 +211,14 @@ impl Supervisor {
         let mut pause = child.spec.first_pause;
         let mut first = true;
         loop {
-            if !child.lock().wanted {
-                return;
+            {
+                let mut status = child.lock();
+                if !status.wanted {
+                    return;
+                }
+                if !first {
+                    status.restarts += 1;
+                }
             }
             let begun = Instant::now();
             let outcome = self.run_once(child, begun, !first);
@@ -221,10 +243,9 @@ impl Supervisor {
                 pause = child.spec.first_pause;
             }
             let note = child.lock().note.clone();
-            self.progress.note(&format!("{name} {note}; starting it again in {:.1} s", pause.as_secs_f64()));
+            (self.report)(&format!("{name} {note}; starting it again in {:.1} s", pause.as_secs_f64()));
             child.pause(pause);
             pause = (pause * 2).clamp(child.spec.first_pause, LONGEST_PAUSE.max(child.spec.first_pause));
-            child.lock().restarts += 1;
             first = false;
         }
     }
@@ -284,7 +305,7 @@ impl Supervisor {
             self.changed();
             if report {
                 let took = begun.elapsed().as_secs_f64();
-                self.progress.note(&format!("{} is back as pid {pid} (ready after {took:.1} s)", spec.name));
+                (self.report)(&format!("{} is back as pid {pid} (ready after {took:.1} s)", spec.name));
             }
             while !has_ended(pid, WaitPidFlag::empty())? {}
         }
@@ -335,39 +356,50 @@ impl Supervisor {
         format!("{}\nthe whole log: {}", tail(&String::from_utf8_lossy(&text), 12), path.display())
     }
 
-    /// Tells all of them to end, waits for `grace`, and kills what is left.
-    pub(crate) fn stop(&self, children: &[Arc<Child>], grace: Duration) {
+    /// Lets nothing start any more, and returns all that there is to stop.
+    pub(crate) fn close(&self) -> Vec<Arc<Child>> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.children()
+    }
+
+    /// Tells all of them to end, each once: a service that is told again ends without order.
+    pub(crate) fn tell(&self, children: &[Arc<Child>]) {
         for child in children {
-            child.lock().wanted = false;
+            let first = std::mem::replace(&mut child.lock().wanted, false);
             child.changed.notify_all();
-            child.signal(Signal::SIGTERM);
-        }
-        let deadline = Instant::now() + grace;
-        for child in children {
-            let mut status = child.lock();
-            while status.running && Instant::now() < deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                status = child.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
-            }
-            let running = status.running;
-            drop(status);
-            if running {
-                self.progress.note(&format!("{} did not end in time and was killed", child.spec.name));
-                child.signal(Signal::SIGKILL);
+            if first {
+                child.signal(Signal::SIGTERM);
             }
         }
+    }
+
+    /// Waits until all of them have ended; at most until `by`.
+    pub(crate) fn wait_ended(&self, children: &[Arc<Child>], by: Instant) {
         for child in children {
+            let left = by.saturating_duration_since(Instant::now());
             let status = child.lock();
             let _unused = child
                 .changed
-                .wait_timeout_while(status, Duration::from_secs(2), |status| status.running)
+                .wait_timeout_while(status, left, |status| status.running)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// Tells all of them to end, and kills what is left at `by`; whatever they do, it takes no longer than that and
+    /// [`KILLED_WITHIN`].
+    pub(crate) fn stop(&self, children: &[Arc<Child>], by: Instant) {
+        self.tell(children);
+        self.wait_ended(children, by);
+        for child in children.iter().filter(|child| child.lock().running) {
+            (self.report)(&format!("{} did not end in time and was killed", child.spec.name));
+            child.signal(Signal::SIGKILL);
+        }
+        self.wait_ended(children, Instant::now() + KILLED_WITHIN);
+    }
+
     /// Stops and forgets.
     pub(crate) fn remove(&self, children: &[Arc<Child>], grace: Duration) {
-        self.stop(children, grace);
+        self.stop(children, Instant::now() + grace);
         let mut all = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|child| !children.iter().any(|gone| Arc::ptr_eq(gone, child)));
         drop(all);
@@ -381,7 +413,7 @@ impl Supervisor {
         grace: Duration,
         interrupt: &Interrupt,
     ) -> Result<()> {
-        self.stop(std::slice::from_ref(child), grace);
+        self.stop(std::slice::from_ref(child), Instant::now() + grace);
         self.start_again(child);
         self.wait_ready(std::slice::from_ref(child), interrupt)
     }
@@ -425,4 +457,4 @@ fn describe(status: WaitStatus) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

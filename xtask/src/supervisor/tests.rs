@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 #[test]
@@ -13,4 +15,179 @@ fn waiting_leaves_the_process_to_be_reaped() {
     let pid = i32::try_from(child.id()).unwrap();
     while !has_ended(pid, WaitPidFlag::empty()).unwrap() {}
     assert!(child.wait().unwrap().success());
+}
+
+/// A child that is a shell at work in `folder`.
+pub(crate) fn shell(
+    folder: &Path,
+    name: &str,
+    script: &str,
+    ready: impl Fn() -> bool + Send + Sync + 'static,
+) -> Spec {
+    Spec {
+        name: name.to_owned(),
+        group: name.to_owned(),
+        kind: Kind::Server,
+        address: None,
+        program: "sh".into(),
+        arguments: vec!["-c".to_owned(), script.to_owned()],
+        environment: Vec::new(),
+        working_folder: folder.to_owned(),
+        before_start: None,
+        ready: Box::new(move |_| if ready() { Ok(None) } else { bail!("not yet") }),
+        first_pause: Duration::from_millis(100),
+        patience: Duration::from_secs(10),
+    }
+}
+
+/// A supervisor in a folder of its own, and what it reports.
+struct Supervised {
+    folder: tempfile::TempDir,
+    supervisor: Arc<Supervisor>,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Supervised {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path()).unwrap();
+        folder.create().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = said.clone();
+        let supervisor = Supervisor::new(folder, move |text| heard.lock().unwrap().push(text.to_owned()));
+        Self { folder: temporary, supervisor, said }
+    }
+
+    fn shell(&self, name: &str, script: &str, ready: impl Fn() -> bool + Send + Sync + 'static) -> Spec {
+        shell(self.folder.path(), name, script, ready)
+    }
+
+    /// A child that runs and is ready.
+    fn steady(&self) -> Arc<Child> {
+        let child = self.supervisor.start(self.shell("steady", "exec sleep 60", || true));
+        self.supervisor.wait_ready(std::slice::from_ref(&child), &Interrupt::default()).unwrap();
+        child
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.supervisor.stop(&self.supervisor.close(), Instant::now());
+    }
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within ten seconds");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_ends_is_started_again_with_growing_pauses_and_it_is_said() {
+    let run = Supervised::new();
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let mut spec = run.shell("crash", "exit 3", || false);
+    let started = starts.clone();
+    spec.before_start = Some(Box::new(move || {
+        started.lock().unwrap().push(Instant::now());
+        Ok(())
+    }));
+    let child = run.supervisor.start(spec);
+    // In its fourth pause, after which it would start for the fifth time.
+    until(|| run.said().len() == 4);
+    run.supervisor.stop(std::slice::from_ref(&child), Instant::now() + Duration::from_secs(5));
+
+    assert_eq!(child.status().restarts, 3);
+    let starts = starts.lock().unwrap();
+    for (pair, pause) in starts.windows(2).zip([100, 200, 400]) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(pause), "{starts:?}");
+    }
+    let said = run.said();
+    for (line, pause) in said.iter().zip(["0.1", "0.2", "0.4", "0.8"]) {
+        assert!(line.starts_with("crash (pid "), "{line}");
+        assert!(
+            line.ends_with(&format!(") ended with exit code 3; starting it again in {pause} s")),
+            "{line}"
+        );
+    }
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
+fn what_is_killed_comes_back_and_it_is_said() {
+    let run = Supervised::new();
+    let child = run.steady();
+    let killed = run.supervisor.kill(&child).unwrap();
+    until(|| child.status().ready && child.status().pid != Some(killed));
+
+    let pid = child.status().pid.unwrap();
+    assert_eq!(child.status().restarts, 1);
+    until(|| run.said().len() == 2);
+    let said = run.said();
+    assert_eq!(said[0], format!("steady (pid {killed}) was ended by SIGKILL; starting it again in 0.1 s"));
+    assert!(said[1].starts_with(&format!("steady is back as pid {pid} (ready after")), "{said:?}");
+}
+
+#[test]
+fn a_restart_is_no_failure() {
+    let run = Supervised::new();
+    let child = run.steady();
+    let before = child.status().pid;
+    run.supervisor.restart(&child, Duration::from_secs(5), &Interrupt::default()).unwrap();
+    let after = child.status();
+    assert!(after.ready && after.pid.is_some() && after.pid != before);
+    assert_eq!((after.restarts, run.said()), (0, Vec::new()));
+}
+
+#[test]
+fn a_stop_ends_in_time_whatever_the_children_do() {
+    let run = Supervised::new();
+    // Nobody sees the end of a child whose question for readiness hangs.
+    let hang = Arc::new(Mutex::new(()));
+    let held = hang.lock().unwrap();
+    let children = ["a", "b", "c"].map(|name| {
+        let hang = hang.clone();
+        run.supervisor.start(run.shell(name, "trap '' TERM; sleep 60", move || hang.lock().is_ok()))
+    });
+    until(|| children.iter().all(|child| child.status().pid.is_some()));
+    let begun = Instant::now();
+    run.supervisor.stop(&children, begun + Duration::from_millis(300));
+    let took = begun.elapsed();
+    drop(held);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(run.said().len(), 3);
+    until(|| children.iter().all(|child| child.status().pid.is_none()));
+}
+
+#[test]
+fn a_child_is_told_once_to_end() {
+    let run = Supervised::new();
+    let file = |name: &str| run.folder.path().join(name);
+    let script = "trap 'echo told >> told' TERM; touch ready; while :; do sleep 0.01; done";
+    let ready = file("ready");
+    let children = [run.supervisor.start(run.shell("stubborn", script, move || ready.exists()))];
+    run.supervisor.wait_ready(&children, &Interrupt::default()).unwrap();
+    run.supervisor.tell(&children);
+    until(|| file("told").exists());
+    run.supervisor.stop(&children, Instant::now() + Duration::from_millis(200));
+    assert_eq!(std::fs::read_to_string(file("told")).unwrap(), "told\n");
+}
+
+#[test]
+fn after_the_last_stop_nothing_starts() {
+    let run = Supervised::new();
+    let child = run.steady();
+    run.supervisor.stop(&run.supervisor.close(), Instant::now() + Duration::from_secs(5));
+    // As when a restart is under way meanwhile.
+    run.supervisor.start_again(&child);
+    let late = run.supervisor.start(run.shell("late", "sleep 60", || true));
+    for child in [child, late] {
+        assert!(!child.lock().running && child.status().pid.is_none(), "{}", child.spec.name);
+    }
 }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{} {error:#}", console::style("error:").red().bold());
+            eprintln!("{} {error:#}", console::style("error:").red().bold().for_stderr());
             ExitCode::FAILURE
         }
     }

@@ -43,7 +43,7 @@ impl Progress {
     /// A text with the time that something took, unless its line will have a stamp: one time on a line is enough.
     pub(crate) fn timed(&self, text: &str, took: Duration) -> String {
         match &self.bars {
-            Some(_) => format!("{text} {}", style(format!("{:.1} s", took.as_secs_f64())).dim()),
+            Some(_) => format!("{text} {}", style(format!("{:.1} s", took.as_secs_f64())).dim().for_stderr()),
             None => text.to_owned(),
         }
     }
@@ -118,7 +118,7 @@ impl Step {
         self.clear();
         let name = &self.name;
         let text = match &self.bar {
-            Some(_) => format!("{} {name:<18} {text}", style("✓").green()),
+            Some(_) => format!("{} {name:<18} {text}", style("✓").green().for_stderr()),
             None => format!("{name}: {text}"),
         };
         self.progress.note(&self.progress.timed(&text, self.begun.elapsed()));

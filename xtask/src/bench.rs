@@ -39,7 +39,7 @@ const CLOSED_FOR: &str = "10s";
 pub(crate) fn smoke(folder: &Folder, out: Option<PathBuf>) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let progress = Progress::new();
-    let state = folder.read_state().context("nothing runs here: start it by `cargo xtask up`")?;
+    let state = folder.read_state()?;
     if state.phase != Phase::Ready {
         bail!("the stack is not ready: see `cargo xtask status`");
     }

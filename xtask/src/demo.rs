@@ -34,7 +34,7 @@ pub(crate) fn defaults(place: &Place) -> Demo {
 
 pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress) -> Result<ExitCode> {
     let folder = up::folder(&arguments.place)?;
-    let state = folder.read_state().context("nothing runs here: start it by `cargo xtask up`")?;
+    let state = folder.read_state()?;
     if state.phase != Phase::Ready {
         bail!("the stack is not ready: see `cargo xtask status`");
     }

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Record;
@@ -87,8 +87,19 @@ impl Folder {
 
     pub(crate) fn read_state(&self) -> Result<State> {
         let path = self.state_file();
-        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("nothing was started in {} yet: start it by `cargo xtask up`", self.root.display())
+            }
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} was written by another version of this tool: end its run by `cargo xtask down` and start anew, or \
+                 remove it by `cargo xtask reset`",
+                path.display()
+            )
+        })
     }
 }
 
@@ -233,4 +244,90 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
         .with_context(|| format!("write {}", temporary.display()))?;
     file.write_all(content)?;
     fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn state() -> State {
+        let process = ProcessState {
+            pid: Some(7),
+            log: "/run/logs/gateway.log".into(),
+            running: true,
+            ready: true,
+            restarts: 0,
+            started_in_ms: Some(120),
+        };
+        State {
+            phase: Phase::Ready,
+            supervisor: Record { pid: 1, start: 2, boot: "boot".to_owned() },
+            gateway: Some("http://127.0.0.1:8080".to_owned()),
+            admin: Some(Admin { email: "admin@firstcome.example".to_owned(), password: "x".to_owned() }),
+            services: vec![ServiceState {
+                name: "gateway".to_owned(),
+                instance: "gateway".to_owned(),
+                url: Some("http://127.0.0.1:8080".to_owned()),
+                admin_url: Some("http://127.0.0.1:9000".to_owned()),
+                process: process.clone(),
+            }],
+            servers: vec![ServerState {
+                name: "kafka".to_owned(),
+                address: "127.0.0.1:9092".to_owned(),
+                process,
+            }],
+            trace_ui: Some("http://127.0.0.1:9411/zipkin/".to_owned()),
+            consul_ui: Some("http://127.0.0.1:8500/ui/".to_owned()),
+            config_server: None,
+            config_repository: None,
+            commit: None,
+            couponctl: None,
+            mysql: Mysql {
+                engine: "mariadb".to_owned(),
+                host: "127.0.0.1".to_owned(),
+                port: 3306,
+                username: "firstcome".to_owned(),
+                password_file: "/run/secrets/mysql".into(),
+            },
+            redis: Redis {
+                sentinels: Vec::new(),
+                master: "firstcome".to_owned(),
+                password_file: "/run/secrets/redis".into(),
+            },
+            kafka: Kafka {
+                bootstrap_servers: "127.0.0.1:9092".to_owned(),
+                topic: "coupon.issued".to_owned(),
+            },
+            signing_key_file: "/run/secrets/jwt-ed25519.pem".into(),
+            jwt: Jwt { issuer: "firstcome".to_owned(), audience: "firstcome".to_owned() },
+        }
+    }
+
+    /// Scripts, couponctl and the end-to-end tests read these names.
+    #[test]
+    fn what_scripts_read() {
+        let shown = serde_json::to_value(state()).unwrap();
+        let some = |value: &Value, names: &[&str]| {
+            names.iter().map(|name| ((*name).to_owned(), value[name].clone())).collect::<Value>()
+        };
+        let service = json!({"name": "gateway", "instance": "gateway", "url": "http://127.0.0.1:8080",
+            "adminUrl": "http://127.0.0.1:9000", "pid": 7, "log": "/run/logs/gateway.log", "running": true,
+            "ready": true, "restarts": 0, "startedInMs": 120});
+        assert_eq!(shown["services"], json!([service]));
+        let server = json!({"name": "kafka", "address": "127.0.0.1:9092", "pid": 7, "log": "/run/logs/gateway.log",
+            "running": true, "ready": true, "restarts": 0, "startedInMs": 120});
+        assert_eq!(shown["servers"], json!([server]));
+        let rest = ["phase", "gateway", "admin", "traceUi", "consulUi"];
+        assert_eq!(
+            some(&shown, &rest),
+            json!({"phase": "ready", "gateway": "http://127.0.0.1:8080",
+                "admin": {"email": "admin@firstcome.example", "password": "x"},
+                "traceUi": "http://127.0.0.1:9411/zipkin/", "consulUi": "http://127.0.0.1:8500/ui/"})
+        );
+        assert_eq!(shown["mysql"]["passwordFile"], "/run/secrets/mysql");
+        assert_eq!(shown["kafka"]["bootstrapServers"], "127.0.0.1:9092");
+        assert_eq!(shown["signingKeyFile"], "/run/secrets/jwt-ed25519.pem");
+    }
 }

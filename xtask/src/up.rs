@@ -209,9 +209,7 @@ fn follow(
 }
 
 pub(crate) fn status(folder: &Folder, json: bool) -> Result<ExitCode> {
-    let Ok(mut state) = folder.read_state() else {
-        bail!("nothing was started in {} yet", folder.root().display());
-    };
+    let mut state = folder.read_state()?;
     let running = Lock::take(folder)?.is_none();
     if !running {
         state.phase = Phase::Stopped;

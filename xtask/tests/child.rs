@@ -59,6 +59,25 @@ fn a_child_whose_supervisor_is_gone_does_not_start() {
 }
 
 #[test]
+fn the_state_of_another_version_is_told_and_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    std::fs::create_dir_all(dir.join("run")).unwrap();
+    std::fs::write(dir.join("state.json"), r#"{"phase":"ready","supervisor":7}"#).unwrap();
+    let xtask = |command: &str| Command::new(XTASK).arg(command).arg("--dir").arg(&dir).output().unwrap();
+    for command in ["status", "demo"] {
+        let output = xtask(command);
+        assert!(!output.status.success());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("state.json was written by another version of this tool"), "{text}");
+        assert!(text.contains("`cargo xtask down`") && text.contains("`cargo xtask reset`"), "{text}");
+    }
+    assert!(xtask("down").status.success());
+    assert!(xtask("reset").status.success());
+    assert!(!dir.exists());
+}
+
+#[test]
 fn a_stack_that_was_never_started_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("none");

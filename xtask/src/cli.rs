@@ -1,5 +1,7 @@
 //! The command line.
 
+mod examples;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 /// The developer's tool: the whole system on real servers, without Docker.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110)]
+#[command(after_help = examples::TOP)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -15,8 +18,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build everything, find or get the servers, start it all, and keep it running until Ctrl-C
+    #[command(after_help = examples::UP)]
     Up(Up),
     /// What runs where
+    #[command(after_help = examples::STATUS)]
     Status {
         #[command(flatten)]
         place: Place,
@@ -25,16 +30,19 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Stop everything in order; data stays
+    #[command(after_help = examples::DOWN)]
     Down {
         #[command(flatten)]
         place: Place,
     },
     /// Stop everything and remove data, logs, ports and secrets of the run
+    #[command(after_help = examples::RESET)]
     Reset {
         #[command(flatten)]
         place: Place,
     },
     /// Stop one process in order and start it again
+    #[command(after_help = examples::RESTART)]
     Restart {
         /// A process (issue-service-1) or all of a kind (issue-service)
         name: String,
@@ -42,6 +50,7 @@ pub(crate) enum Command {
         place: Place,
     },
     /// SIGKILL a process, as a fault; the supervisor starts it again
+    #[command(after_help = examples::KILL)]
     Kill {
         /// A process (redis-1) or all of a kind (issue-service)
         name: String,
@@ -49,6 +58,7 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Change the number of instances: scale issue-service=3
+    #[command(after_help = examples::SCALE)]
     Scale {
         /// NAME=COUNT
         #[arg(value_parser = pair::<usize>)]
@@ -57,6 +67,7 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Print the log of a process; without a name, list the logs
+    #[command(after_help = examples::LOGS)]
     Logs {
         name: Option<String>,
         /// Go on as it grows, also when a new run begins a new one; Ctrl-C ends it
@@ -66,10 +77,13 @@ pub(crate) enum Command {
         place: Place,
     },
     /// 15,000 users race for 1,000 coupons on the running stack; audits and judges
+    #[command(after_help = examples::DEMO)]
     Demo(Demo),
     /// Format, lints and all tests on servers of their own
+    #[command(after_help = examples::TEST)]
     Test(Test),
     /// Measurements on the running stack
+    #[command(after_help = examples::BENCH)]
     Bench {
         #[command(subcommand)]
         what: Bench,
@@ -136,6 +150,9 @@ pub(crate) struct Demo {
     /// Time over which the users arrive
     #[arg(long, default_value = "20s")]
     pub(crate) ramp: String,
+    /// Print the verdict as one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -171,6 +188,7 @@ impl Test {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Bench {
     /// Sizes, starts and latencies of the whole, as a report; fails where a limit is reached
+    #[command(after_help = examples::BENCH)]
     Smoke {
         #[command(flatten)]
         place: Place,
@@ -198,6 +216,29 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    /// A command with all below it, as people can see them.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help");
+        let below: Vec<_> = below.cloned().flat_map(all).collect();
+        std::iter::once(command).chain(below).collect()
+    }
+
+    #[test]
+    fn every_help_has_examples_that_parse() {
+        use clap::CommandFactory as _;
+        for command in all(Cli::command()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = help.lines().filter_map(|line| line.strip_prefix("  cargo "));
+            let lines: Vec<&str> = lines.map(|line| line.split(" | ").next().unwrap()).collect();
+            assert!(!lines.is_empty(), "{}", command.get_name());
+            for line in lines {
+                if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

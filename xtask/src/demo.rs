@@ -29,7 +29,14 @@ const AT_ONCE: usize = 8;
 const PASSWORD: &str = "first come, first served";
 
 pub(crate) fn defaults(place: &Place) -> Demo {
-    Demo { place: place.clone(), stock: 1_000, signups: 200, users: 15_000, ramp: "20s".to_owned() }
+    Demo {
+        place: place.clone(),
+        stock: 1_000,
+        signups: 200,
+        users: 15_000,
+        ramp: "20s".to_owned(),
+        json: false,
+    }
 }
 
 pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress) -> Result<ExitCode> {
@@ -80,14 +87,18 @@ pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress)
     step.done("compared");
 
     let verdict = Verdict::new(arguments.stock, all, &load, &audit);
-    println!("{}", verdict.table());
-    println!("kept in {}", place.display());
-    if let Some(command) = verdict.failure() {
-        println!("{} {command}", style("IT DOES NOT ADD UP:").red().bold());
-        return Ok(ExitCode::FAILURE);
+    let failure = verdict.failure();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&verdict.json(coupon, &place))?);
+    } else {
+        println!("{}", verdict.table());
+        println!("kept in {}", place.display());
+        match &failure {
+            Some(what) => println!("{} {what}", style("IT DOES NOT ADD UP:").red().bold()),
+            None => println!("{}", style("it adds up").green().bold()),
+        }
     }
-    println!("{}", style("it adds up").green().bold());
-    Ok(ExitCode::SUCCESS)
+    Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Real accounts, each signed up and logged in over HTTP: lines of the token file.
@@ -227,6 +238,31 @@ impl Verdict {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
+    /// For scripts; a figure that is not known is null.
+    fn json(&self, coupon: u64, place: &Path) -> Value {
+        let (load, audit) = (&self.load, &self.audit);
+        json!({
+            "ok": self.failure().is_none(),
+            "failure": self.failure(),
+            "coupon": coupon,
+            "stock": self.stock,
+            "users": self.users,
+            "claims": load["requests"],
+            "toldIssued": audit["toldIssued"],
+            "rows": audit["rows"],
+            "soldOut": load["soldOut"],
+            "pending": load["pending"],
+            "lost": audit["lost"],
+            "duplicates": audit["duplicates"],
+            "overIssued": audit["overIssued"],
+            "unexplained": audit["unexplained"],
+            "errors": load["errors"],
+            "unknown": load["unknown"],
+            "latencyMs": load["latencyMs"],
+            "keptIn": place,
+        })
+    }
+
     fn table(&self) -> String {
         let mut table = table::new(&["verdict", "", ""]);
         for (name, is, must) in self.lines() {
@@ -266,6 +302,21 @@ mod tests {
     #[test]
     fn all_zeros_where_zeros_belong() {
         assert_eq!(good().failure(), None);
+    }
+
+    #[test]
+    fn a_verdict_for_scripts() {
+        let mut verdict = good();
+        let shown = verdict.json(7, Path::new("/run/demo/7"));
+        assert_eq!(
+            shown,
+            json!({"ok": true, "failure": null, "coupon": 7, "stock": 2, "users": 3, "claims": 3, "toldIssued": 2,
+                "rows": 2, "soldOut": 1, "pending": 0, "lost": 0, "duplicates": 0, "overIssued": 0, "unexplained": 0,
+                "errors": 0, "unknown": 0, "latencyMs": {"p50": 1.0}, "keptIn": "/run/demo/7"})
+        );
+        verdict.audit["lost"] = json!(1);
+        let shown = verdict.json(7, Path::new("/run/demo/7"));
+        assert_eq!((&shown["ok"], &shown["failure"]), (&json!(false), &json!("lost is 1, not 0")));
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! The examples below each `--help`. A test parses every one of them.
+
+pub(crate) const TOP: &str = "\
+Examples:
+  # the whole system, the reference load, and a verdict; then it stops
+  cargo xtask up --demo
+  # the system in the background; look at it, break it, end it
+  cargo xtask up --detach
+  cargo xtask status
+  cargo xtask kill redis-1
+  cargo xtask down
+  # everything that a change has to pass
+  cargo xtask test
+
+All commands but test work on one run, whose folder is --dir, else FIRSTCOME_STATE, else target/firstcome.";
+
+pub(crate) const UP: &str = "\
+Examples:
+  # until Ctrl-C
+  cargo xtask up
+  # quick to build, in the background
+  cargo xtask up --debug --detach
+  # a second system beside the first, with a gateway where you want it
+  cargo xtask up --dir target/second --port gateway=8081
+  # only the servers, for a service that you run yourself
+  cargo xtask up --servers-only --mysql
+
+A port is kept from the folder's last run. Where there was none it is a well-known one (gateway 8080, Consul 8500, \
+trace UI 9411) if that is free, else any free one.";
+
+pub(crate) const STATUS: &str = "\
+Examples:
+  cargo xtask status
+  # for scripts
+  cargo xtask status --json | jq -r .gateway
+
+It ends with 0 while the run goes on, else with 1.";
+
+pub(crate) const DOWN: &str = "\
+Examples:
+  cargo xtask down
+  cargo xtask down --dir target/second";
+
+pub(crate) const RESET: &str = "\
+Examples:
+  cargo xtask reset
+  cargo xtask reset --dir target/second";
+
+pub(crate) const RESTART: &str = "\
+Examples:
+  # a new binary, or a new commit in the configuration repository
+  cargo xtask restart coupon-service
+  cargo xtask restart issue-service-2";
+
+pub(crate) const KILL: &str = "\
+Examples:
+  cargo xtask kill redis-1
+  # both instances at once
+  cargo xtask kill issue-service";
+
+pub(crate) const SCALE: &str = "\
+Examples:
+  cargo xtask scale issue-service=3
+  cargo xtask scale issue-consumer=1";
+
+pub(crate) const LOGS: &str = "\
+Examples:
+  # which there are
+  cargo xtask logs
+  cargo xtask logs -f gateway
+  cargo xtask logs gateway | grep 4bf92f3577b34da6a3ce929d0e0e4736";
+
+pub(crate) const DEMO: &str = "\
+Examples:
+  cargo xtask demo
+  # a small one
+  cargo xtask demo --stock 100 --signups 20 --users 1000 --ramp 5s
+  # for scripts
+  cargo xtask demo --json | jq .lost
+
+It ends with 0 if everything adds up, else with 1.";
+
+pub(crate) const TEST: &str = "\
+Examples:
+  cargo xtask test
+  # without the end-to-end tests
+  cargo xtask test --quick
+  # one package; tests by name
+  cargo xtask test -p coupon-service
+  cargo xtask test --filter write_back
+  # servers for many runs of `cargo test`
+  cargo xtask test --servers-only";
+
+pub(crate) const BENCH: &str = "\
+Examples:
+  cargo xtask bench smoke
+  cargo xtask bench smoke --out /tmp/smoke.md";

@@ -25,7 +25,7 @@ use self::rows::Rows;
 use self::verdict::{Check, Report, Verdict};
 use crate::load::target::Target;
 use crate::servers::{Mysql, MysqlArgs};
-use crate::state::{Kafka, State};
+use crate::state::{Kafka, State, StateArgs};
 use crate::terminal;
 
 const POLL: Duration = Duration::from_millis(250);
@@ -35,10 +35,11 @@ Examples:
   # after a load, everything of the running stack
   couponctl audit --coupon 244019838763171 --answers claims.ndjson
   # claims came from elsewhere too, and the doorman lost an instance's claims
-  couponctl audit --coupon 244019838763171 --answers claims.ndjson --partial --redis-may-differ --json
+  couponctl audit --coupon 244019838763171 --answers claims.ndjson --partial \\
+      --redis-may-differ --json
   # without a running stack's state
-  couponctl audit --coupon 244019838763171 --mysql mysql://firstcome@127.0.0.1:3306 --mysql-password-file f \\
-      --redis 127.0.0.1:6379 --api http://127.0.0.1:8080
+  couponctl audit --coupon 244019838763171 --mysql mysql://firstcome@127.0.0.1:3306 \\
+      --mysql-password-file f --redis 127.0.0.1:6379 --api http://127.0.0.1:8080
 
 It ends with 0 if everything that could be judged is right, else with 1.";
 
@@ -51,9 +52,8 @@ pub(crate) struct Args {
     /// Records of answers that `load` wrote
     #[arg(long, value_name = "FILE", num_args = 1..)]
     answers: Vec<PathBuf>,
-    /// State folder of the running stack [default: target/firstcome]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
     #[command(flatten)]
     mysql: MysqlArgs,
     /// Database of the issue service
@@ -105,7 +105,7 @@ struct Sources {
 }
 
 pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
-    let state = State::find(args.state.as_deref())?;
+    let state = args.state.find()?;
     let api = args.api.as_ref().or(state.gateway.as_ref());
     let kafka = args.kafka.clone().map(|bootstrap_servers| Kafka { bootstrap_servers, topic: None });
     let mut kafka = kafka.or_else(|| state.kafka.clone());

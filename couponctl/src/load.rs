@@ -31,7 +31,7 @@ use self::shape::{Plan, Shape};
 use self::tally::Tally;
 use self::target::Target;
 use crate::csv::Tokens;
-use crate::state::State;
+use crate::state::StateArgs;
 
 /// The route of a claim; answers of any other route are only good or bad.
 const CLAIM_PATH: &str = "/coupon-issues";
@@ -60,9 +60,8 @@ pub(crate) struct Args {
     /// The gateway, http://HOST:PORT [default: the running stack's]
     #[arg(long, value_name = "URL")]
     gateway: Option<String>,
-    /// State folder of the running stack [default: target/firstcome]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
     /// The coupon to claim
     #[arg(long, value_name = "ID", required_unless_present = "path")]
     coupon: Option<u64>,
@@ -128,7 +127,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
-    let state = State::find(args.state.as_deref())?;
+    let state = args.state.find()?;
     let gateway = args.gateway.as_ref().or(state.gateway.as_ref());
     let gateway = gateway.context("no gateway: give --gateway, or --state with a running stack's folder")?;
     let target = Target::parse(gateway, args.allow_remote)?;

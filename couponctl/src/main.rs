@@ -17,9 +17,21 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const EXAMPLES: &str = "\
+Examples:
+  # 15,000 users claim a coupon over 20 s; then everything is compared
+  couponctl tokens --count 15000 --out tokens.csv
+  couponctl load --coupon 244019838763171 --tokens tokens.csv --ramp 20s --answers claims.ndjson
+  couponctl audit --coupon 244019838763171 --answers claims.ndjson
+  # for scripts, and against the run in another folder
+  couponctl audit --coupon 244019838763171 --answers claims.ndjson --state /tmp/second --json
+
+Each command has more. Addresses, keys and secrets come from the state folder of the running stack: --state, else \
+FIRSTCOME_STATE, else target/firstcome below the working folder. Without one, options name all that is needed.";
+
 /// The operator's tool of Firstcome: token files, load, audit.
 #[derive(Debug, Parser)]
-#[command(name = "couponctl", version, max_term_width = 110)]
+#[command(name = "couponctl", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,4 +58,37 @@ fn main() -> ExitCode {
         eprintln!("{} {error:#}", console::style("couponctl:").red().bold().for_stderr());
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_help_has_examples_that_parse() {
+        Cli::command().debug_assert();
+        let below: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        for command in std::iter::once(Cli::command()).chain(below) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.replace("\\\n", "");
+            let lines: Vec<_> = examples.lines().filter(|line| line.starts_with("  couponctl ")).collect();
+            assert!(!lines.is_empty(), "{}", command.get_name());
+            for line in lines {
+                if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_the_state_folder() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("[default: target/firstcome]"), "{help}");
+            assert!(help.contains("[env: FIRSTCOME_STATE]"), "{help}");
+        }
+    }
 }

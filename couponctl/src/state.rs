@@ -56,15 +56,25 @@ pub(crate) struct Jwt {
     pub(crate) audience: String,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct StateArgs {
+    /// State folder of the running stack: addresses, keys, secrets [default: target/firstcome]
+    #[arg(long, value_name = "DIR", env = "FIRSTCOME_STATE", hide_env_values = true)]
+    state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The state of the stack that was named, else of the default folder. Only a stack that was named must exist.
+    pub(crate) fn find(&self) -> Result<State> {
+        State::find(self.state.as_deref())
+    }
+}
+
 impl State {
-    /// The state of the stack in `folder`, else where `FIRSTCOME_STATE` points, else of the default folder.
-    /// Only a stack that was named must exist.
-    pub(crate) fn find(folder: Option<&Path>) -> Result<Self> {
-        let named =
-            folder.map(Path::to_owned).or_else(|| std::env::var_os("FIRSTCOME_STATE").map(PathBuf::from));
-        let explicit = named.is_some();
-        let place = named.unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER));
-        let file = if place.is_dir() || !explicit { place.join(FILE) } else { place };
+    fn find(folder: Option<&Path>) -> Result<Self> {
+        let explicit = folder.is_some();
+        let place = folder.unwrap_or(Path::new(DEFAULT_FOLDER));
+        let file = if place.is_dir() || !explicit { place.join(FILE) } else { place.to_owned() };
         match fs::read_to_string(&file) {
             Ok(text) => Self::parse(&text, &file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => Ok(Self::default()),

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::signer::{Claims, Signer};
 use crate::csv::Writer;
-use crate::state::State;
+use crate::state::{State, StateArgs};
 use crate::terminal;
 
 /// Users that a thread takes at once: some ten milliseconds of signing.
@@ -32,7 +32,8 @@ Examples:
   # everybody who has an account
   couponctl tokens --existing --out tokens.csv
   # without a running stack
-  couponctl tokens --count 1000000 --key jwt-ed25519.pem --issuer firstcome --audience firstcome --out tokens.csv";
+  couponctl tokens --count 1000000 --key jwt-ed25519.pem --issuer firstcome \\
+      --audience firstcome --out tokens.csv";
 
 /// Sign access tokens for many users into a CSV that every load tool reads
 #[derive(Debug, clap::Args)]
@@ -56,9 +57,8 @@ pub(crate) struct Args {
     /// How long the tokens are good
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// State folder of the running stack: key, issuer, audience, MySQL [default: target/firstcome]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
     /// Ed25519 signing key, PKCS#8 PEM, instead of the stack's own
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
     if args.ttl < Duration::from_secs(1) {
         bail!("--ttl must be at least 1s");
     }
-    let state = State::find(args.state.as_deref())?;
+    let state = args.state.find()?;
     let signer = signer(args, &state)?;
     let (users, kind) = if args.existing {
         (users::existing(&args.mysql.resolve(&state)?, &args.database, args.count)?, "existing")

@@ -120,7 +120,7 @@ pub(crate) struct Up {
     /// MySQL instead of MariaDB
     #[arg(long)]
     pub(crate) mysql: bool,
-    /// Only the servers, for work on a service
+    /// Only the servers (no trace UI), for work on a service
     #[arg(long, conflicts_with = "demo")]
     pub(crate) servers_only: bool,
     /// Run the demo when all is ready, then stop (with --detach: leave it running)

@@ -19,8 +19,7 @@ pub struct Stack {
     pub redis: Redis,
     pub signing_key_file: PathBuf,
     pub jwt: Jwt,
-    pub trace_ui: String,
-    #[serde(rename = "consulUi")]
+    trace_ui: Option<String>,
     pub consul_ui: String,
     #[serde(skip)]
     pub folder: PathBuf,
@@ -106,6 +105,15 @@ impl Stack {
                 .map_or_else(String::new, |error| error.to_string()),
         };
         panic!("{} is no state of a running stack: {error}", file.display());
+    }
+
+    /// Where Zipkin answers.
+    ///
+    /// # Panics
+    /// When the stack runs none: a trace that nobody can see is not shown.
+    pub fn zipkin(&self) -> &str {
+        let ui = self.trace_ui.as_deref().unwrap_or_else(|| panic!("the stack runs no trace UI"));
+        ui.trim_end_matches('/').trim_end_matches("/zipkin")
     }
 
     /// Where Consul answers: its UI is below it.

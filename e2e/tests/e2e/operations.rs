@@ -55,12 +55,11 @@ async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
     let claim = claim.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
     client.send(claim.json(&json!({"couponId": coupon}))).await.expect(200);
 
-    let zipkin = stack.trace_ui.trim_end_matches('/').trim_end_matches("/zipkin").to_owned();
+    let zipkin = Client::at(stack.zipkin());
     let begin = Instant::now();
     loop {
-        let request = Client::at(&zipkin).request(Method::GET, &format!("/api/v2/trace/{trace}"));
-        let spans: Vec<Value> = client
-            .try_send(request)
+        let spans: Vec<Value> = zipkin
+            .try_send(zipkin.request(Method::GET, &format!("/api/v2/trace/{trace}")))
             .await
             .ok()
             .and_then(|answer| serde_json::from_str(&answer.text).ok())

@@ -53,7 +53,8 @@ async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
     let trace = uuid::Uuid::new_v4().simple().to_string();
     let claim = with_token(client.request(Method::POST, "/coupon-issues"), Some(&user.access));
     let claim = claim.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
-    client.send(claim.json(&json!({"couponId": coupon}))).await.expect(200);
+    let answer = client.send(claim.json(&json!({"couponId": coupon}))).await;
+    coupons::settled(&client, &user.access, answer).await.expect(200);
 
     let zipkin = Client::at(stack.zipkin());
     let begin = Instant::now();

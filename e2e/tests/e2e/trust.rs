@@ -58,7 +58,9 @@ async fn headers_of_a_client_change_nothing() {
 
     let request =
         with_forged(Method::POST, "/coupon-issues", Some(&user.access)).json(&json!({"couponId": coupon}));
-    check_receipt(&client.send(request).await.expect(200), "ISSUED", user.id, coupon);
+    let answer = client.send(request).await;
+    let receipt = coupons::settled(&client, &user.access, answer).await.expect(200);
+    check_receipt(&receipt, user.id, coupon);
 
     let new = json!({"name": "x", "quantity": 1, "startsAt": coupons::in_seconds(0), "endsAt": coupons::in_seconds(9)});
     let request = with_forged(Method::POST, "/coupons", Some(&user.access)).json(&new);

@@ -135,6 +135,17 @@ impl Stack {
         self.instances(service).into_iter().next().unwrap_or_else(|| panic!("the stack runs no {service}"))
     }
 
+    /// What a process has logged in this run.
+    ///
+    /// # Panics
+    /// When it can't be read.
+    pub fn log(&self, instance: &str) -> String {
+        let file = self.folder.join(format!("logs/{instance}.log"));
+        let text =
+            std::fs::read(&file).unwrap_or_else(|error| panic!("{} can't be read: {error}", file.display()));
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// The content of a file that a secret is in.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use e2e::coupons::{self, OPEN};
 use e2e::load::{self, Live, Outcome, Plan, Record};
 use e2e::stack::{Stack, alone};
 use e2e::tokens::{Minter, user_ids};
-use e2e::{audit, faults, users};
+use e2e::{audit, consumers, faults, users};
 
 const USERS: usize = 15_000;
 const STOCK: usize = 1_000;
@@ -45,8 +45,9 @@ impl Moment {
     }
 }
 
-/// A race with `strike` in its middle, then the audit, then the stack whole again. `strike` says when it struck.
-async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck {
+/// A race with `strike` in its middle, then the audit, then the stack whole again. `strike` is given the coupon's id
+/// and says when it struck.
+async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live, u64) -> Moment) -> Struck {
     let stack = faults::wait_until_whole(&Stack::load()).await;
     let client = Client::gateway(&stack);
     let admin = users::admin(&stack, &client).await;
@@ -57,7 +58,7 @@ async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck 
     let load = load::start(&client, &Minter::of(&stack), coupon, &plan).await;
 
     load.live.wait_for(ANSWERS, IN_FLIGHT).await;
-    let Moment { at, in_flight } = strike(&stack, &load.live).await;
+    let Moment { at, in_flight } = strike(&stack, &load.live, coupon).await;
     let record = load.finish().await;
     // First of all, so that a failure here is no failure of the next test.
     faults::wait_until_whole(&stack).await;
@@ -75,7 +76,7 @@ async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live) -> Moment) -> Struck 
 async fn an_instance_of_the_issue_service_dies() {
     let _stack = alone().await;
     let mut victim = String::new();
-    let struck = race_with(async |stack, live| {
+    let struck = race_with(async |stack, live, _| {
         let pid = stack.one("issue-service").pid;
         victim = stack.one("issue-service").instance.clone();
         // Frozen for a moment, so that claims are surely in its hands when it dies.
@@ -112,13 +113,26 @@ async fn an_instance_of_the_issue_service_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_dies() {
     let _stack = alone().await;
-    let struck = race_with(async |stack, live| {
-        let pid = stack.one("issue-consumer").pid;
+    let mut killed = None;
+    let struck = race_with(async |stack, live, coupon| {
+        // A coupon is written by one consumer, and no other matters to it.
+        let partition = consumers::partition_of(coupon);
+        let writer = consumers::writer_of(stack, partition);
+        let consumers = stack.instances("issue-consumer");
+        let owner = consumers.iter().find(|consumer| consumer.instance == writer.instance);
+        let pid = owner.expect("the writer is a consumer of the stack").pid;
+        let written = audit::rows(&audit::mysql(stack).await, coupon).await.len();
         let moment = Moment::now(live);
         faults::kill_9(pid);
+        killed = Some((partition, writer, written));
         moment
     })
     .await;
+    let (partition, writer, written) = killed.expect("a consumer was killed");
+    println!("{} was killed with {written} rows of {STOCK} written", writer.instance);
+    assert!(written < STOCK, "all rows were written before: this proves nothing");
+    let successor = consumers::writer_of(&Stack::load(), partition);
+    assert!(successor.since > writer.since, "{writer:?} was killed, and then nobody began to write");
     assert_eq!(
         struck.record.failed().count(),
         0,
@@ -130,7 +144,7 @@ async fn a_consumer_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_master_dies() {
     let _stack = alone().await;
-    let struck = race_with(async |stack, live| {
+    let struck = race_with(async |stack, live, _| {
         let pid = faults::redis_master_pid(stack).await;
         let moment = Moment::now(live);
         faults::kill_9(pid);
@@ -146,7 +160,7 @@ async fn the_redis_master_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_coupon_service_is_restarted() {
     let _stack = alone().await;
-    let struck = race_with(async |stack, live| {
+    let struck = race_with(async |stack, live, _| {
         let pid = stack.one("coupon-service").pid;
         let moment = Moment::now(live);
         faults::terminate(pid);

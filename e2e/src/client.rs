@@ -6,10 +6,13 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::secrets;
 use crate::stack::Stack;
 
 /// Longer than anything the product may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The only answers with secrets in them, when they are 200.
+const GIVE_TOKENS: [&str; 2] = ["POST /users/login", "POST /users/token/refresh"];
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
@@ -55,6 +58,9 @@ impl Client {
     }
 
     /// Sends and reads. An error is a connection that failed or broke, or a timeout.
+    ///
+    /// # Panics
+    /// When a secret is in the answer that has no place there.
     pub async fn try_send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         let request = request.build()?;
         let name = format!("{} {}", request.method(), request.url().path());
@@ -63,7 +69,12 @@ impl Client {
         let response = self.http.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
-        Ok(Answer { status, headers, text, took: begin.elapsed(), request: name, token_judged })
+        let answer = Answer { status, headers, text, took: begin.elapsed(), request: name, token_judged };
+        if answer.status != 200 || !GIVE_TOKENS.contains(&answer.request.as_str()) {
+            let seen = secrets::seen_in(&format!("{:?}\n{}", answer.headers, answer.text));
+            assert_eq!(seen, None, "in the answer to {}", answer.request);
+        }
+        Ok(answer)
     }
 
     /// # Panics
@@ -181,7 +192,13 @@ impl Answer {
                 let sound = |name: &&str| !name.is_empty() && *name != method;
                 assert!(allow.iter().all(sound), "{}: Allow {allow:?}", self.request);
             }
-            503 => assert!(self.header("retry-after").parse::<u32>().is_ok(), "{}: no Retry-After", self.request),
+            503 => {
+                assert!(
+                    self.header("retry-after").parse::<u32>().is_ok(),
+                    "{}: no Retry-After",
+                    self.request
+                );
+            }
             _ => {}
         }
         problem

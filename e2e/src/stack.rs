@@ -11,6 +11,7 @@ const VARIABLE: &str = "FIRSTCOME_STATE";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stack {
+    pub supervisor: Supervisor,
     pub gateway: String,
     pub admin: Admin,
     pub services: Vec<Service>,
@@ -23,6 +24,11 @@ pub struct Stack {
     pub consul_ui: String,
     #[serde(skip)]
     pub folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Supervisor {
+    pub pid: i32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

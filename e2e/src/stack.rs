@@ -19,6 +19,7 @@ pub struct Stack {
     pub mysql: Mysql,
     pub redis: Redis,
     pub signing_key_file: PathBuf,
+    pub couponctl: PathBuf,
     pub jwt: Jwt,
     trace_ui: Option<String>,
     pub consul_ui: String,

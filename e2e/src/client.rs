@@ -11,6 +11,9 @@ use crate::stack::Stack;
 
 /// Longer than anything the product may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection is kept for the next request. The gateway closes those that idle for its `header-timeout`, 5 s:
+/// a claim that is under way at that moment would be broken off, and can't be told from one that was lost.
+const IDLE: Duration = Duration::from_secs(3);
 /// The only answers with secrets in them, when they are 200.
 const GIVE_TOKENS: [&str; 2] = ["POST /users/login", "POST /users/token/refresh"];
 
@@ -46,6 +49,7 @@ impl Client {
     pub fn at(base: &str) -> Self {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            .pool_idle_timeout(IDLE)
             .no_proxy()
             .tcp_nodelay(true)
             .build()

@@ -258,6 +258,16 @@ impl Record {
         receipts.into_iter().map(|(user, receipt)| (user, place(receipt))).collect()
     }
 
+    /// When the last of the winners first heard of it, on the load's clock.
+    pub fn last_win(&self) -> Duration {
+        let mut first = BTreeMap::new();
+        for attempt in self.attempts.iter().filter(|attempt| attempt.outcome.receipt().is_some()) {
+            let heard = first.entry(attempt.user).or_insert(attempt.ended);
+            *heard = attempt.ended.min(*heard);
+        }
+        first.into_values().max().unwrap_or_default()
+    }
+
     pub fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
         self.attempts.iter().filter(|attempt| which(&attempt.outcome)).count()
     }

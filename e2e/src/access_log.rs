@@ -5,11 +5,17 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::stack::Stack;
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct AccessLine {
+    /// When the answer had ended, in RFC 3339.
+    timestamp: String,
+    duration_ms: f64,
+    pub trace_id: String,
     #[serde(rename = "route.id", default)]
     pub route: String,
     #[serde(rename = "http.status")]
@@ -17,6 +23,26 @@ pub struct AccessLine {
     /// Empty where the request reached nobody.
     #[serde(rename = "upstream.instance", default)]
     pub instance: String,
+    /// Instances that were tried.
+    #[serde(rename = "upstream.attempts")]
+    pub attempts: u32,
+}
+
+impl AccessLine {
+    /// Unix milliseconds.
+    ///
+    /// # Panics
+    /// When the line's time is none.
+    pub fn ended(&self) -> f64 {
+        let time = OffsetDateTime::parse(&self.timestamp, &Rfc3339)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.timestamp));
+        time.unix_timestamp_nanos() as f64 / 1e6
+    }
+
+    /// Unix milliseconds.
+    pub fn began(&self) -> f64 {
+        self.ended() - self.duration_ms
+    }
 }
 
 /// What the gateway logs from a moment on.

@@ -74,7 +74,8 @@ pub async fn wait_for_rows(mysql: &MySqlPool, coupon: u64, expected: usize) -> R
 /// # Panics
 /// When it does not add up.
 pub async fn check(mysql: &MySqlPool, coupon: u64, stock: usize, record: &Record) -> Rows {
-    let winners: BTreeSet<u64> = record.winners().into_keys().collect();
+    let told = record.winners();
+    let winners: BTreeSet<u64> = told.keys().copied().collect();
     assert!(
         winners.len() <= stock,
         "{} users were told ISSUED of {stock}: {}",
@@ -87,6 +88,7 @@ pub async fn check(mysql: &MySqlPool, coupon: u64, stock: usize, record: &Record
     assert!(lost.is_empty(), "told ISSUED and no row: {lost:?}");
     let untold: Vec<_> = users.difference(&winners).collect();
     assert!(untold.is_empty(), "a row and never told, though they asked to the end: {untold:?}");
+    assert_eq!(rows, told, "places differ from what was told");
     let places: BTreeSet<u64> = rows.values().copied().collect();
     assert_eq!(places, (1..=stock as u64).collect(), "places are not 1 to {stock}");
     rows

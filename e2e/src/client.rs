@@ -2,14 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Method, RequestBuilder};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::secrets;
 use crate::stack::Stack;
 
 /// Longer than anything the product may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection is kept for the next request. The gateway closes those that idle for its `header-timeout`, 5 s:
+/// a claim that is under way at that moment would be broken off, and can't be told from one that was lost.
+const IDLE: Duration = Duration::from_secs(3);
+/// The only answers with secrets in them, when they are 200.
+const GIVE_TOKENS: [&str; 2] = ["POST /users/login", "POST /users/token/refresh"];
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
@@ -18,19 +24,24 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub text: String,
     pub took: Duration,
+    /// Method and path.
     pub request: String,
+    /// The gateway was shown a token, and a refusal has to say that it was that.
+    token_judged: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    /// Services do not look at tokens.
+    judges_tokens: bool,
 }
 
 impl Client {
     /// Through the gateway.
     pub fn gateway(stack: &Stack) -> Self {
-        Self::at(&stack.gateway)
+        Self { judges_tokens: true, ..Self::at(&stack.gateway) }
     }
 
     /// # Panics
@@ -38,11 +49,12 @@ impl Client {
     pub fn at(base: &str) -> Self {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            .pool_idle_timeout(IDLE)
             .no_proxy()
             .tcp_nodelay(true)
             .build()
             .unwrap_or_else(|error| panic!("no HTTP client: {error}"));
-        Self { http, base: base.trim_end_matches('/').to_owned() }
+        Self { http, base: base.trim_end_matches('/').to_owned(), judges_tokens: false }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -50,14 +62,23 @@ impl Client {
     }
 
     /// Sends and reads. An error is a connection that failed or broke, or a timeout.
+    ///
+    /// # Panics
+    /// When a secret is in the answer that has no place there.
     pub async fn try_send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         let request = request.build()?;
         let name = format!("{} {}", request.method(), request.url().path());
+        let token_judged = self.judges_tokens && has_token(request.headers());
         let begin = Instant::now();
         let response = self.http.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
-        Ok(Answer { status, headers, text, took: begin.elapsed(), request: name })
+        let answer = Answer { status, headers, text, took: begin.elapsed(), request: name, token_judged };
+        if answer.status != 200 || !GIVE_TOKENS.contains(&answer.request.as_str()) {
+            let seen = secrets::seen_in(&format!("{:?}\n{}", answer.headers, answer.text));
+            assert_eq!(seen, None, "in the answer to {}", answer.request);
+        }
+        Ok(answer)
     }
 
     /// # Panics
@@ -94,7 +115,35 @@ pub fn with_token(request: RequestBuilder, token: Option<&str>) -> RequestBuilde
     }
 }
 
+/// As RFC 6750, section 2.1, has it.
+fn has_token(headers: &HeaderMap) -> bool {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split_once(' ').is_some_and(|(scheme, token)| scheme == "Bearer" && !token.trim().is_empty())
+}
+
+/// The members of every problem, sorted.
+const PROBLEM: [&str; 7] = ["code", "detail", "instance", "status", "title", "traceId", "type"];
+
 impl Answer {
+    /// Empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The id in the answer's `traceparent`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn trace_id(&self) -> &str {
+        let parts: Vec<_> = self.header("traceparent").split('-').collect();
+        let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit());
+        match parts[..] {
+            ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => trace,
+            _ => panic!("{}: traceparent {:?}", self.request, self.header("traceparent")),
+        }
+    }
+
     /// # Panics
     /// When the body is no JSON.
     pub fn json(&self) -> Value {
@@ -109,7 +158,7 @@ impl Answer {
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}: {}", self.request, self.text);
         assert_eq!(self.content_type(), "application/json", "{}", self.request);
-        assert!(self.headers.contains_key("traceparent"), "{} has no traceparent", self.request);
+        self.trace_id();
         self.json()
     }
 
@@ -122,19 +171,51 @@ impl Answer {
         assert_eq!(self.status, status, "{}: {}", self.request, self.text);
         assert_eq!(self.content_type(), "application/problem+json", "{}: {}", self.request, self.text);
         let problem = self.json();
+        let mut expected = PROBLEM.to_vec();
+        expected.extend(match code {
+            "VALIDATION_FAILED" => Some("errors"),
+            "COUPON_ALREADY_ISSUED" => Some("receipt"),
+            _ => None,
+        });
+        expected.sort_unstable();
+        assert_eq!(members(&problem), expected, "{}: {problem}", self.request);
         assert_eq!(problem["code"], code, "{}: {problem}", self.request);
+        let kebab = code.to_ascii_lowercase().replace('_', "-");
+        assert_eq!(problem["type"], format!("urn:firstcome:problem:{kebab}"), "{problem}");
+        let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        assert_eq!(problem["title"].as_str(), title, "{problem}");
         assert_eq!(problem["status"], status, "{problem}");
-        for member in ["type", "title", "detail", "instance", "traceId"] {
-            assert!(
-                problem[member].as_str().is_some_and(|text| !text.is_empty()),
-                "no {member} in {problem}"
-            );
-        }
-        let path = self.request.split_once(' ').map_or("", |(_, path)| path);
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        let (method, path) = self.request.split_once(' ').unwrap_or_default();
         assert_eq!(problem["instance"], path, "{problem}");
-        let trace = problem["traceId"].as_str().unwrap_or_default();
-        assert!(trace.len() == 32 && trace.bytes().all(|b| b.is_ascii_hexdigit()), "{problem}");
+        assert_eq!(problem["traceId"], self.trace_id(), "{}", self.request);
+        match status {
+            401 => self.challenge(),
+            405 => {
+                let allow: Vec<_> = self.header("allow").split(", ").collect();
+                let sound = |name: &&str| !name.is_empty() && *name != method;
+                assert!(allow.iter().all(sound), "{}: Allow {allow:?}", self.request);
+            }
+            503 => {
+                assert!(
+                    self.header("retry-after").parse::<u32>().is_ok(),
+                    "{}: no Retry-After",
+                    self.request
+                );
+            }
+            _ => {}
+        }
         problem
+    }
+
+    /// RFC 6750, section 3: what a 401 asks for, and no error where there was nothing to judge.
+    #[track_caller]
+    fn challenge(&self) {
+        let challenge = self.header("www-authenticate");
+        let (scheme, error) = challenge.split_once(' ').unwrap_or((challenge, ""));
+        assert_eq!(scheme, "Bearer", "{}: {challenge}", self.request);
+        let judged = error.split(", ").any(|parameter| parameter == "error=\"invalid_token\"");
+        assert_eq!((judged, error.is_empty()), (self.token_judged, !self.token_judged), "{challenge}");
     }
 
     /// Checks a VALIDATION_FAILED with exactly these fields.
@@ -154,8 +235,7 @@ impl Answer {
     }
 
     fn content_type(&self) -> &str {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        value.split(';').next().unwrap_or_default()
+        self.header("content-type").split(';').next().unwrap_or_default()
     }
 }
 

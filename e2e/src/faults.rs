@@ -23,6 +23,18 @@ pub fn kill_9(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_else(|error| panic!("kill -9 {pid}: {error}"));
 }
 
+/// Waits until nothing is left of a process that was killed, its connections included.
+///
+/// # Panics
+/// When that takes too long.
+pub async fn wait_until_gone(pid: i32) {
+    let begin = Instant::now();
+    while kill(Pid::from_raw(pid), None).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "{pid} still lives");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// An orderly end, as a deployment would ask for.
 ///
 /// # Panics

@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod audit;
 pub mod client;
 pub mod configuration;
+pub mod consumers;
 pub mod coupons;
 pub mod faults;
 pub mod load;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::{Answer, Client, with_token};
+use crate::coupons::check_receipt;
 use crate::tokens::Minter;
 
 /// How often a user whose claim had no final answer asks again, and the pause before.
@@ -18,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 200, with the issue id.
-    Issued(String),
+    /// 200, with the receipt.
+    Issued(Value),
     /// 409 with the receipt of an earlier claim.
-    Already(String),
+    Already(Value),
     Pending,
     SoldOut,
     /// 502, 503, 504.
@@ -194,34 +195,36 @@ async fn attempt(client: &Client, live: &Live, coupon: u64, user: u64, token: &s
     live.in_flight.fetch_sub(1, Ordering::SeqCst);
     live.answered.fetch_add(1, Ordering::SeqCst);
     let outcome = match answer {
-        Ok(answer) => Outcome::of(&answer),
+        Ok(answer) => Outcome::of(&answer, user, coupon),
         Err(error) => Outcome::Broken(format!("{error:?}")),
     };
     Attempt { user, began, ended: live.elapsed(), outcome }
 }
 
 impl Outcome {
-    fn of(answer: &Answer) -> Self {
-        let body: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
-        let id = |receipt: &serde_json::Value| receipt["issueId"].as_str().map(str::to_owned);
+    fn of(answer: &Answer, user: u64, coupon: u64) -> Self {
+        let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();
+        let own = |receipt: &Value| {
+            check_receipt(receipt, user, coupon);
+            receipt.clone()
+        };
         match (answer.status, body["code"].as_str()) {
-            (200, None) if body["status"] == "ISSUED" => id(&body).map(Self::Issued),
-            (202, None) if body["status"] == "PENDING" => Some(Self::Pending),
-            (409, Some("COUPON_ALREADY_ISSUED")) => id(&body["receipt"]).map(Self::Already),
-            (409, Some("COUPON_SOLD_OUT")) => Some(Self::SoldOut),
-            (status @ (502..=504), Some(_)) => Some(Self::Unavailable(status)),
-            _ => None,
+            (200, None) => Self::Issued(own(&body)),
+            (202, None) if body["status"] == "PENDING" => Self::Pending,
+            (409, Some("COUPON_ALREADY_ISSUED")) => Self::Already(own(&body["receipt"])),
+            (409, Some("COUPON_SOLD_OUT")) => Self::SoldOut,
+            (status @ (502..=504), Some(_)) => Self::Unavailable(status),
+            _ => Self::Wrong(answer.status, answer.text.clone()),
         }
-        .unwrap_or_else(|| Self::Wrong(answer.status, answer.text.clone()))
     }
 
     fn is_final(&self) -> bool {
         matches!(self, Self::Issued(_) | Self::Already(_) | Self::SoldOut)
     }
 
-    fn receipt(&self) -> Option<&str> {
+    fn receipt(&self) -> Option<&Value> {
         match self {
-            Self::Issued(id) | Self::Already(id) => Some(id),
+            Self::Issued(receipt) | Self::Already(receipt) => Some(receipt),
             _ => None,
         }
     }
@@ -234,21 +237,35 @@ pub struct Record {
 }
 
 impl Record {
-    /// The users who were told that the coupon is theirs, with their issue ids.
+    /// The users who were told that the coupon is theirs, with their places.
     ///
     /// # Panics
-    /// When a user was given two different issue ids, or an id was given to two users.
-    pub fn winners(&self) -> BTreeMap<u64, String> {
-        let mut winners = BTreeMap::new();
+    /// When a user was given two different receipts, or two users share an issue id or a place.
+    pub fn winners(&self) -> BTreeMap<u64, u64> {
+        let mut receipts = BTreeMap::new();
         for attempt in &self.attempts {
-            if let Some(id) = attempt.outcome.receipt() {
-                let before = winners.insert(attempt.user, id.to_owned());
-                assert!(before.is_none_or(|before| before == id), "user {} has two receipts", attempt.user);
+            if let Some(receipt) = attempt.outcome.receipt() {
+                let before = receipts.insert(attempt.user, receipt);
+                assert!(before.is_none_or(|before| before == receipt), "{before:?}, then {receipt}");
             }
         }
-        let ids: BTreeSet<_> = winners.values().collect();
-        assert_eq!(ids.len(), winners.len(), "two users share an issue id");
-        winners
+        for member in ["issueId", "place"] {
+            let different: BTreeSet<_> =
+                receipts.values().map(|receipt| receipt[member].to_string()).collect();
+            assert_eq!(different.len(), receipts.len(), "two users share an {member}");
+        }
+        let place = |receipt: &Value| receipt["place"].as_u64().unwrap_or_default();
+        receipts.into_iter().map(|(user, receipt)| (user, place(receipt))).collect()
+    }
+
+    /// When the last of the winners first heard of it, on the load's clock.
+    pub fn last_win(&self) -> Duration {
+        let mut first = BTreeMap::new();
+        for attempt in self.attempts.iter().filter(|attempt| attempt.outcome.receipt().is_some()) {
+            let heard = first.entry(attempt.user).or_insert(attempt.ended);
+            *heard = attempt.ended.min(*heard);
+        }
+        first.into_values().max().unwrap_or_default()
     }
 
     pub fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {

@@ -11,6 +11,7 @@ const VARIABLE: &str = "FIRSTCOME_STATE";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stack {
+    pub supervisor: Supervisor,
     pub gateway: String,
     pub admin: Admin,
     pub services: Vec<Service>,
@@ -18,12 +19,17 @@ pub struct Stack {
     pub mysql: Mysql,
     pub redis: Redis,
     pub signing_key_file: PathBuf,
+    pub couponctl: PathBuf,
     pub jwt: Jwt,
-    pub trace_ui: String,
-    #[serde(rename = "consulUi")]
+    trace_ui: Option<String>,
     pub consul_ui: String,
     #[serde(skip)]
     pub folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Supervisor {
+    pub pid: i32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -108,6 +114,15 @@ impl Stack {
         panic!("{} is no state of a running stack: {error}", file.display());
     }
 
+    /// Where Zipkin answers.
+    ///
+    /// # Panics
+    /// When the stack runs none: a trace that nobody can see is not shown.
+    pub fn zipkin(&self) -> &str {
+        let ui = self.trace_ui.as_deref().unwrap_or_else(|| panic!("the stack runs no trace UI"));
+        ui.trim_end_matches('/').trim_end_matches("/zipkin")
+    }
+
     /// Where Consul answers: its UI is below it.
     pub fn consul(&self) -> &str {
         self.consul_ui.trim_end_matches('/').trim_end_matches("/ui")
@@ -125,6 +140,17 @@ impl Stack {
     /// When the stack lacks the service.
     pub fn one(&self, service: &str) -> &Service {
         self.instances(service).into_iter().next().unwrap_or_else(|| panic!("the stack runs no {service}"))
+    }
+
+    /// What a process has logged in this run.
+    ///
+    /// # Panics
+    /// When it can't be read.
+    pub fn log(&self, instance: &str) -> String {
+        let file = self.folder.join(format!("logs/{instance}.log"));
+        let text =
+            std::fs::read(&file).unwrap_or_else(|error| panic!("{} can't be read: {error}", file.display()));
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// The content of a file that a secret is in.

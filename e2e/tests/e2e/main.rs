@@ -4,6 +4,7 @@
 //! take it alone (`stack::shared`, `stack::alone`).
 
 mod claims;
+mod couponctl;
 mod faults;
 mod gateway;
 mod logs;

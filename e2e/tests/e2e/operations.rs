@@ -1,15 +1,57 @@
-//! What an operator does and sees: a setting changed by a commit, the trace of one claim.
+//! What an operator does and sees: the lines to copy, a setting changed by a commit, the trace of one claim.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::client::{Client, with_token};
 use e2e::configuration;
-use e2e::coupons::{self, OPEN};
+use e2e::coupons::{self, OPEN, check_receipt};
 use e2e::stack::{Stack, alone, shared};
-use e2e::{faults, users};
+use e2e::{faults, secrets, users};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+/// What a command prints.
+fn output(command: &mut Command) -> String {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (text, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{command:?}: {} {text} {errors}", done.status);
+    text.into_owned()
+}
+
+#[tokio::test]
+async fn the_lines_to_copy_sign_up_log_in_and_claim() {
+    let _stack = shared().await;
+    let stack = Stack::load();
+    // Where nobody is to copy them the coupon that they name was not made.
+    let first_coupon = stack.folder.join("first-coupon");
+    if !first_coupon.exists() {
+        let client = Client::gateway(&stack);
+        let coupon = coupons::create(&client, &users::admin(&stack, &client).await, 5, OPEN).await;
+        std::fs::write(&first_coupon, coupon.to_string()).expect("the coupon's id can be written");
+    }
+    // The stack's own tool, wherever it was built.
+    let xtask = format!("/proc/{}/exe", stack.supervisor.pid);
+    let shown = output(Command::new(xtask).args(["status", "--dir"]).arg(&stack.folder));
+    let lines: Vec<_> = shown.lines().skip_while(|line| !line.starts_with("curl ")).take(3).collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+
+    secrets::met("first come, first served");
+    let answers = output(Command::new("sh").arg("-c").arg(lines.join("\n")));
+    assert_eq!(secrets::seen_in(&answers), None);
+    let answers: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&answers).into_iter().collect();
+    let [signed_up, claimed] = &answers.expect("curl prints JSON")[..] else { panic!("not two answers") };
+    let coupon = std::fs::read_to_string(&first_coupon).expect("the coupon's id is there");
+    // In a stack that has seen these lines before, both say so.
+    let receipt = if claimed["status"] == 409 { &claimed["receipt"] } else { claimed };
+    let user = signed_up["userId"].as_u64().or(receipt["userId"].as_u64()).unwrap_or_default();
+    assert!(
+        signed_up["email"] == "ada@firstcome.example" || signed_up["code"] == "EMAIL_TAKEN",
+        "{signed_up}"
+    );
+    check_receipt(receipt, user, coupon.trim().parse().expect("an id"));
+}
 
 /// What a login says of its token's life, and the commit that the service shows.
 async fn in_force(stack: &Stack) -> (Value, Value) {
@@ -53,14 +95,14 @@ async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
     let trace = uuid::Uuid::new_v4().simple().to_string();
     let claim = with_token(client.request(Method::POST, "/coupon-issues"), Some(&user.access));
     let claim = claim.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
-    client.send(claim.json(&json!({"couponId": coupon}))).await.expect(200);
+    let answer = client.send(claim.json(&json!({"couponId": coupon}))).await;
+    coupons::settled(&client, &user.access, answer).await.expect(200);
 
-    let zipkin = stack.trace_ui.trim_end_matches('/').trim_end_matches("/zipkin").to_owned();
+    let zipkin = Client::at(stack.zipkin());
     let begin = Instant::now();
     loop {
-        let request = Client::at(&zipkin).request(Method::GET, &format!("/api/v2/trace/{trace}"));
-        let spans: Vec<Value> = client
-            .try_send(request)
+        let spans: Vec<Value> = zipkin
+            .try_send(zipkin.request(Method::GET, &format!("/api/v2/trace/{trace}")))
             .await
             .ok()
             .and_then(|answer| serde_json::from_str(&answer.text).ok())

@@ -14,9 +14,7 @@ use serde_json::{Value, json};
 const PATH: &str = "/coupon-issues/me";
 
 async fn refused(client: &Client, token: &str) {
-    let answer = client.get(PATH, Some(token)).await;
-    answer.problem(401, "UNAUTHENTICATED");
-    assert!(!answer.text.contains(token), "the answer repeats the token");
+    client.get(PATH, Some(token)).await.problem(401, "UNAUTHENTICATED");
 }
 
 #[tokio::test]

@@ -112,13 +112,16 @@ impl Setting {
         merge(&mut self.settings, change);
     }
 
-    /// A user service that has the key set and echoes the rest; counts how often it was asked for the set.
+    /// A user service that has the key set, and echoes that question as any other; counts how often it was asked for the set.
     pub(super) async fn serve_keys(&mut self) -> Arc<AtomicUsize> {
         let asked = Arc::new(AtomicUsize::new(0));
-        let (counter, set) = (Arc::clone(&asked), json!({"keys": [self.signer.jwk()]}));
-        let jwks = axum::routing::get(async move || {
+        let (counter, keys) = (Arc::clone(&asked), json!([self.signer.jwk()]));
+        let jwks = axum::routing::get(async move |method: Method, uri: Uri, headers: HeaderMap| {
             counter.fetch_add(1, SeqCst);
-            axum::Json(set)
+            let (own, axum::Json(mut seen)) = echo(None, method, uri, headers, Ok(Bytes::new())).await;
+            // Of a key set every other member is ignored (RFC 7517, section 5).
+            seen["keys"] = keys;
+            (own, axum::Json(seen))
         });
         let app = Router::new().route("/.well-known/jwks.json", jwks).fallback(echo);
         let address = self.serve(app).await;

@@ -12,12 +12,15 @@ use tokio::net::TcpStream;
 
 use super::response::{self, Response};
 
+/// Below the 5 s after which the gateway closes an idle connection: a request that meets the close has no answer.
+const IDLE: Duration = Duration::from_secs(3);
 /// Most answers are below one kilobyte.
 const BUFFER: usize = 4 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
-    stream: Option<TcpStream>,
+    /// The open one, and when its last answer came.
+    stream: Option<(TcpStream, Instant)>,
     buffer: Vec<u8>,
 }
 
@@ -69,7 +72,7 @@ impl Connection {
             }
         };
         if response.keep_alive && response.length == self.buffer.len() {
-            self.stream = Some(stream);
+            self.stream = Some((stream, Instant::now()));
         }
         Ok(Exchange { response, connect, first_byte })
     }
@@ -79,9 +82,13 @@ impl Connection {
         self.stream = None;
     }
 
-    /// The open connection, unless the peer has closed it meanwhile or sent what nobody asked for.
+    /// The open connection, unless it has idled for long, or the peer has closed it meanwhile or sent what nobody asked
+    /// for.
     fn reusable(&mut self) -> Option<TcpStream> {
-        let stream = self.stream.take()?;
+        let (stream, since) = self.stream.take()?;
+        if since.elapsed() > IDLE {
+            return None;
+        }
         match stream.try_read(&mut [0; 1]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(stream),
             _ => None,

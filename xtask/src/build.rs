@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::servers::fetch::on_path;
 
 /// Packages whose binaries a running stack needs.
 pub(crate) const PACKAGES: [&str; 6] =
@@ -106,6 +107,18 @@ impl Built {
     }
 }
 
+/// librdkafka is built from source by its own scripts, which name what they lack in many lines.
+fn check_tools(is_there: impl Fn(&str) -> bool) -> Result<()> {
+    let missing: Vec<&str> = ["cc", "c++", "make"].into_iter().filter(|tool| !is_there(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} not found: install a C compiler with all that belongs to it (Debian, Ubuntu: apt install build-essential)",
+        missing.join(", ")
+    )
+}
+
 fn run(
     command: &Command,
     total: u64,
@@ -113,6 +126,7 @@ fn run(
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Built> {
+    check_tools(|tool| on_path(tool).is_some())?;
     let step = progress.bar("build", total);
     let mut tool = interrupt.spawn(command, (Stdio::piped(), Stdio::piped()))?;
     let stderr = tool.child.stderr.take().map(|pipe| {
@@ -237,6 +251,16 @@ mod tests {
         assert_eq!(commit_of(folder.path()).unwrap(), clean);
         std::fs::write(folder.path().join("a"), "2").unwrap();
         assert_eq!(commit_of(folder.path()).unwrap(), format!("{clean}+"));
+    }
+
+    #[test]
+    fn a_missing_tool_is_named_with_the_package_that_has_it() {
+        assert!(check_tools(|_| true).is_ok());
+        let error = check_tools(|tool| tool == "cc").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "c++, make not found: install a C compiler with all that belongs to it (Debian, Ubuntu: apt install build-essential)"
+        );
     }
 
     #[test]

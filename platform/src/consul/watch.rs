@@ -111,7 +111,11 @@ pub(super) async fn run(consul: Weak<Inner>, service: String, sender: Sender<Arc
                 sender.send_if_modified(|known| {
                     let changed = **known != instances;
                     if changed {
-                        tracing::info!(service, instances = instances.len(), "instances changed");
+                        tracing::info!(
+                            found.service = service,
+                            instances = instances.len(),
+                            "instances changed"
+                        );
                         *known = Arc::new(instances);
                     }
                     changed

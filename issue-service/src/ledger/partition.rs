@@ -4,7 +4,9 @@
 //! flight has exactly one entry here, from before it is handed to the producer until its record was read back
 //! or its delivery failed.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use tokio::sync::oneshot;
 
 use super::{Coupon, Decided, Decision, Definition, Entry, Ledger, Record, Stop, Winner};
 use crate::ids::{CouponId, UserId};
+pub use waiting::Turn;
+use waiting::{Shown, Waiting, push};
 
 /// The most claims of one coupon that an instance holds in flight without the doorman's word.
 const OWN_DOOR: u32 = 4096;
@@ -45,19 +49,6 @@ struct Inner {
     /// The last acknowledgement, or when the first of the claims that now lack one was sent.
     progress: Instant,
     last_test: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    in_flight: u32,
-    /// Woken for a place at the own door, and not yet through it.
-    called: u32,
-    /// Since those who gave up were last taken from the queue.
-    arrivals: usize,
-    /// For a place at the own door, in order of arrival.
-    door: VecDeque<oneshot::Sender<()>>,
-    /// For the stock to be used up, or for another definition.
-    settled: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -135,34 +126,6 @@ pub enum Entrance<'a> {
     /// The log has not acknowledged anything for a while.
     Stalled,
     Stopped,
-}
-
-/// A place in the queue at the own door. Whoever is called keeps it until the claim is in flight; if it never gets
-/// there, dropping this calls the next.
-#[derive(Debug)]
-pub struct Turn<'a> {
-    partition: &'a Partition,
-    coupon: CouponId,
-    call: oneshot::Receiver<()>,
-    called: bool,
-}
-
-impl Turn<'_> {
-    /// Resolves when it is this one's turn (true), or when there is nothing left to wait for.
-    pub async fn comes(&mut self) -> bool {
-        self.called = (&mut self.call).await.is_ok();
-        self.called
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // First of all: nobody can call this one between the look and the end.
-        self.call.close();
-        if self.called || self.call.try_recv().is_ok() {
-            self.partition.end_turn(self.coupon);
-        }
-    }
 }
 
 impl Partition {
@@ -421,49 +384,6 @@ impl Partition {
     }
 }
 
-impl Partition {
-    fn end_turn(&self, coupon: CouponId) {
-        let mut inner = self.inner.lock();
-        let left = inner.left(coupon);
-        if let Some(waiting) = inner.per_coupon.get_mut(&coupon) {
-            waiting.called -= 1;
-            waiting.let_in(left.min(OWN_DOOR));
-            if waiting.is_idle() {
-                inner.per_coupon.remove(&coupon);
-            }
-        }
-    }
-}
-
-/// Somebody who waits for a user to show; leaves no trace when it gives up.
-struct Shown<'a> {
-    partition: &'a Partition,
-    key: Key,
-    receiver: oneshot::Receiver<()>,
-}
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        self.receiver.close();
-        let mut inner = self.partition.inner.lock();
-        if let Some(waiting) = inner.shown.get_mut(&self.key) {
-            waiting.retain(|sender| !sender.is_closed());
-            if waiting.is_empty() {
-                inner.shown.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// Adds a waiter. Before the room grows, those who have given up are forgotten.
-fn push(waiters: &mut Vec<oneshot::Sender<()>>, waiter: oneshot::Sender<()>) {
-    if waiters.len() >= 1024 && waiters.len() == waiters.capacity() {
-        waiters.retain(|waiter| !waiter.is_closed());
-        waiters.reserve(waiters.len().max(1024)); // not again at the next one
-    }
-    waiters.push(waiter);
-}
-
 impl Inner {
     fn left(&self, coupon: CouponId) -> u32 {
         self.ledger.coupon(coupon).map_or(0, |found| found.definition.stock.saturating_sub(found.count()))
@@ -544,32 +464,6 @@ impl Inner {
             && let Some(waiting) = self.per_coupon.get_mut(&coupon)
         {
             waiting.wake_all();
-        }
-    }
-}
-
-impl Waiting {
-    fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.called == 0 && self.door.is_empty() && self.settled.is_empty()
-    }
-
-    fn let_in(&mut self, most: u32) {
-        let mut room = most.saturating_sub(self.in_flight + self.called);
-        while room > 0
-            && let Some(next) = self.door.pop_front()
-        {
-            if next.send(()).is_ok() {
-                self.called += 1;
-                room -= 1;
-            }
-        }
-    }
-
-    /// There is nothing left to wait for: everybody looks again. Nobody at the door is called by this.
-    fn wake_all(&mut self) {
-        self.door.clear();
-        for waiter in self.settled.drain(..) {
-            let _ = waiter.send(());
         }
     }
 }

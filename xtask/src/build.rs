@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::servers::fetch::on_path;
+use crate::servers::debian::{Release, unpack};
+use crate::servers::fetch::{Fetch, advice, on_path};
 
 /// Packages whose binaries a running stack needs.
 pub(crate) const PACKAGES: [&str; 6] =
@@ -57,11 +59,40 @@ fn commit_of(tree: &Path) -> Option<String> {
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
+/// cargo in this workspace, with the tools of [`obtain_tools`] on its PATH.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    if let Some(folder) = MAKE.get() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::env::split_paths(&path).chain([folder.clone()]));
+        command.env("PATH", path.unwrap_or_default());
+    }
     command
 }
+
+/// The folder of the make that was gotten where the host has none.
+static MAKE: OnceLock<PathBuf> = OnceLock::new();
+
+/// librdkafka is built from source by its own make files (`.cargo/config.toml` leaves its C++ half out); a machine
+/// with a C compiler need not have make.
+pub(crate) fn obtain_tools(interrupt: &Interrupt, progress: &Progress) -> Result<()> {
+    if on_path("cc").is_none() {
+        bail!("cc not found: install a C compiler (Debian, Ubuntu: apt install gcc libc6-dev)");
+    }
+    if on_path("make").is_some() || MAKE.get().is_some() {
+        return Ok(());
+    }
+    let fetch = Fetch::new(interrupt.clone(), progress.clone())?;
+    let gotten = fetch.folder("make", "make", |folder, step| {
+        unpack(&fetch, Release::Host, &["make"], folder, step)?;
+        interrupt.run(Command::new(folder.join(BIN).join("make")).arg("--version")).map(drop)
+    });
+    let _ = MAKE.set(advice(gotten, "make", "apt install make")?.join(BIN));
+    Ok(())
+}
+
+const BIN: &str = "usr/bin";
 
 /// The binaries of a running stack.
 pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
@@ -107,18 +138,6 @@ impl Built {
     }
 }
 
-/// librdkafka is built from source by its own scripts, which name what they lack in many lines.
-fn check_tools(is_there: impl Fn(&str) -> bool) -> Result<()> {
-    let missing: Vec<&str> = ["cc", "c++", "make"].into_iter().filter(|tool| !is_there(tool)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "{} not found: install a C compiler with all that belongs to it (Debian, Ubuntu: apt install build-essential)",
-        missing.join(", ")
-    )
-}
-
 fn run(
     command: &Command,
     total: u64,
@@ -126,7 +145,6 @@ fn run(
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Built> {
-    check_tools(|tool| on_path(tool).is_some())?;
     let step = progress.bar("build", total);
     let mut tool = interrupt.spawn(command, (Stdio::piped(), Stdio::piped()))?;
     let stderr = tool.child.stderr.take().map(|pipe| {
@@ -251,16 +269,6 @@ mod tests {
         assert_eq!(commit_of(folder.path()).unwrap(), clean);
         std::fs::write(folder.path().join("a"), "2").unwrap();
         assert_eq!(commit_of(folder.path()).unwrap(), format!("{clean}+"));
-    }
-
-    #[test]
-    fn a_missing_tool_is_named_with_the_package_that_has_it() {
-        assert!(check_tools(|_| true).is_ok());
-        let error = check_tools(|tool| tool == "cc").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "c++, make not found: install a C compiler with all that belongs to it (Debian, Ubuntu: apt install build-essential)"
-        );
     }
 
     #[test]

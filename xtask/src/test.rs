@@ -90,6 +90,7 @@ impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         let stack = self.stack;
         let mysql = self.arguments.mysql;
+        build::obtain_tools(&stack.interrupt, &stack.progress)?;
         // Servers are gotten and started while the compiler works.
         std::thread::scope(|scope| {
             let servers = scope.spawn(move || {

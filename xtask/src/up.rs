@@ -101,6 +101,9 @@ fn profile(arguments: &Up) -> Profile {
 /// Builds and gets side by side, then starts.
 pub(crate) fn start(stack: &Arc<Stack>, mysql: bool, with_services: bool, profile: Profile) -> Result<()> {
     let (interrupt, progress) = (&stack.interrupt, &stack.progress);
+    if with_services {
+        build::obtain_tools(interrupt, progress)?;
+    }
     let binaries = std::thread::scope(|scope| -> Result<Option<Binaries>> {
         let building = with_services.then(|| scope.spawn(|| build::build(profile, interrupt, progress)));
         let started = obtain(stack, mysql).and_then(|programs| stack.start_servers(&programs));
@@ -132,6 +135,7 @@ fn detach(arguments: &Up, interrupt: &Interrupt, progress: &Progress) -> Result<
         bail!("a stack runs in {} already: see `cargo xtask status`", folder.root().display());
     }
     if !arguments.servers_only {
+        build::obtain_tools(interrupt, progress)?;
         build::build(profile(arguments), interrupt, progress)?;
     }
     let log_path = folder.log("xtask");

@@ -69,6 +69,7 @@ pub(crate) enum Command {
     /// Print the log of a process; without a name, list the logs
     #[command(after_help = examples::LOGS)]
     Logs {
+        /// A process, such as gateway, issue-consumer-1, redis-2
         name: Option<String>,
         /// Go on as it grows, also when a new run begins a new one; Ctrl-C ends it
         #[arg(short, long)]

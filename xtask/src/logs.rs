@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::interrupt::Interrupt;
 use crate::state::Folder;
@@ -24,10 +24,10 @@ pub(crate) fn print(folder: &Folder, name: Option<&str>, follow: bool) -> Result
         return Ok(ExitCode::SUCCESS);
     };
     let path = folder.log(name);
-    let file = File::open(&path).with_context(|| {
-        let names = names(folder).unwrap_or_default().join(", ");
-        format!("{name} has no log in {}; there are {names}", folder.logs().display())
-    })?;
+    let Ok(file) = File::open(&path) else {
+        let names = names(folder)?.join(", ");
+        bail!("{name} has no log that can be read in {}; there are {names}", folder.logs().display());
+    };
     let interrupt = if follow { Some(Interrupt::install()?) } else { None };
     let mut output = std::io::stdout().lock();
     // Whoever reads this may have had enough.

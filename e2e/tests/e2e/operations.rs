@@ -96,6 +96,7 @@ async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
     let claim = with_token(client.request(Method::POST, "/coupon-issues"), Some(&user.access));
     let claim = claim.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
     let answer = client.send(claim.json(&json!({"couponId": coupon}))).await;
+    let own = answer.header("traceparent").to_owned();
     coupons::settled(&client, &user.access, answer).await.expect(200);
 
     let zipkin = Client::at(stack.zipkin());
@@ -125,6 +126,9 @@ async fn a_claim_is_one_trace_from_the_gateway_to_the_consumer() {
         ];
         if all.iter().all(|one| seen.contains(one)) {
             assert!(spans.iter().all(|span| span["traceId"] == trace.as_str()));
+            let of_gateway = spans.iter().find(|span| span["localEndpoint"]["serviceName"] == "gateway");
+            let id = of_gateway.and_then(|span| span["id"].as_str()).unwrap_or_default();
+            assert_eq!(own, format!("00-{trace}-{id}-01"), "the answer names the gateway's own span");
             return;
         }
         assert!(begin.elapsed() < Duration::from_secs(20), "of trace {trace} only {seen:?} came");

@@ -100,14 +100,17 @@ impl IdGenerator for RequestIds {
     }
 }
 
-/// Hangs a span under the caller's, or makes it a root.
-pub(crate) fn set_parent(span: &Span, parent: Option<&Trace>) {
+/// Hangs a span under the caller's, or makes it a root; tells its own place if it is exported.
+pub(crate) fn set_parent(span: &Span, parent: Option<&Trace>) -> Option<Trace> {
     let context = match parent {
         Some(parent) => Context::new().with_remote_span_context(parent.to_remote()),
         None => Context::new(),
     };
     // Fails only where no exporter is configured, and there is no span then.
-    let _ = span.set_parent(context);
+    span.set_parent(context).ok()?;
+    let own = span.context();
+    let own = own.span().span_context().clone();
+    own.is_valid().then(|| Trace::from(&own))
 }
 
 /// The span of one consumed record, `process coupon.issued`, from its start to its drop. It exists only for a record

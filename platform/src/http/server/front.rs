@@ -94,10 +94,10 @@ impl Front {
         if !shared.trust_sampling {
             parent = parent.map(Trace::sampled_anew);
         }
-        let trace = Trace::begin(parent.as_ref());
+        let mut trace = Trace::begin(parent.as_ref());
         let asked = Asked::new(&request);
         async move {
-            let span = if trace.sampled { span(&request, &trace, parent.as_ref()) } else { Span::none() };
+            let span = if trace.sampled { span(&request, &mut trace, parent.as_ref()) } else { Span::none() };
             let work = async {
                 let (request, exceeded) = match limited(request, shared.body_limit) {
                     Ok(limited) => limited,
@@ -270,9 +270,10 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
     Problem::internal(format!("the handler panicked: {said}"))
 }
 
-/// The span of a sampled request, as a child of the caller's.
-fn span<B>(request: &Request<B>, trace: &Trace, parent: Option<&Trace>) -> Span {
-    trace.sync_scope(|| {
+/// The span of a sampled request, as a child of the caller's. Where it is exported, the request takes its id, so that
+/// the answer and the logs name a span that can be found.
+fn span<B>(request: &Request<B>, trace: &mut Trace, parent: Option<&Trace>) -> Span {
+    let (span, own) = trace.sync_scope(|| {
         let span = tracing::info_span!(
             "request",
             otel.name = %format_args!("{} {}", request.method(), request.uri().path()),
@@ -282,7 +283,11 @@ fn span<B>(request: &Request<B>, trace: &Trace, parent: Option<&Trace>) -> Span 
             url.path = request.uri().path(),
             http.response.status_code = tracing::field::Empty,
         );
-        crate::telemetry::set_parent(&span, parent);
-        span
-    })
+        let own = crate::telemetry::set_parent(&span, parent);
+        (span, own)
+    });
+    if let Some(own) = own {
+        trace.span_id = own.span_id;
+    }
+    span
 }

@@ -130,3 +130,13 @@ pub fn free_address() -> SocketAddr {
         std::net::TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("no port: {error}"));
     listener.local_addr().unwrap_or_else(|error| panic!("no port: {error}"))
 }
+
+/// Sends a signal (`KILL`, `STOP`, `CONT`, `TERM`, ...) to a process that a test started. By the shell's own `kill`: a bare
+/// machine has no program of that name.
+///
+/// # Panics
+/// When it can't be sent.
+pub fn signal(name: &str, pid: u32) {
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "no signal {name} to {pid}");
+}

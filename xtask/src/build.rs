@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::servers::debian::{Release, unpack};
-use crate::servers::fetch::{Fetch, advice, on_path};
+use crate::tools;
 
 /// Packages whose binaries a running stack needs.
 pub(crate) const PACKAGES: [&str; 6] =
@@ -59,40 +57,13 @@ fn commit_of(tree: &Path) -> Option<String> {
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
-/// cargo in this workspace, with the tools of [`obtain_tools`] on its PATH.
+/// cargo in this workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
-    if let Some(folder) = MAKE.get() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::env::split_paths(&path).chain([folder.clone()]));
-        command.env("PATH", path.unwrap_or_default());
-    }
+    tools::with_path(&mut command);
     command
 }
-
-/// The folder of the make that was gotten where the host has none.
-static MAKE: OnceLock<PathBuf> = OnceLock::new();
-
-/// librdkafka is built from source by its own make files (`.cargo/config.toml` leaves its C++ half out); a machine
-/// with a C compiler need not have make.
-pub(crate) fn obtain_tools(interrupt: &Interrupt, progress: &Progress) -> Result<()> {
-    if on_path("cc").is_none() {
-        bail!("cc not found: install a C compiler (Debian, Ubuntu: apt install gcc libc6-dev)");
-    }
-    if on_path("make").is_some() || MAKE.get().is_some() {
-        return Ok(());
-    }
-    let fetch = Fetch::new(interrupt.clone(), progress.clone())?;
-    let gotten = fetch.folder("make", "make", |folder, step| {
-        unpack(&fetch, Release::Host, &["make"], folder, step)?;
-        interrupt.run(Command::new(folder.join(BIN).join("make")).arg("--version")).map(drop)
-    });
-    let _ = MAKE.set(advice(gotten, "make", "apt install make")?.join(BIN));
-    Ok(())
-}
-
-const BIN: &str = "usr/bin";
 
 /// The binaries of a running stack.
 pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {

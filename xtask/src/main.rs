@@ -22,6 +22,7 @@ mod state;
 mod supervisor;
 mod table;
 mod test;
+mod tools;
 mod up;
 
 use std::process::ExitCode;

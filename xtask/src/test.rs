@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::stack::{self, Options, Stack};
 use crate::state::{Folder, Lock, Phase, Ports};
-use crate::{table, up};
+use crate::{table, tools, up};
 
 const SERVERS: &str = "FIRSTCOME_TEST_SERVERS";
 const STATE: &str = "FIRSTCOME_STATE";
@@ -90,7 +90,7 @@ impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         let stack = self.stack;
         let mysql = self.arguments.mysql;
-        build::obtain_tools(&stack.interrupt, &stack.progress)?;
+        tools::for_builds(&stack.interrupt, &stack.progress)?;
         // Servers are gotten and started while the compiler works.
         std::thread::scope(|scope| {
             let servers = scope.spawn(move || {
@@ -162,12 +162,14 @@ impl Run<'_> {
         if tests.is_empty() {
             bail!("no end-to-end tests were built");
         }
+        tools::for_tests(&self.stack.interrupt, &self.stack.progress)?;
         self.stack.start_services(built.binaries)?;
         self.stack.set_phase(Phase::Ready);
         for program in tests {
             let mut command = Command::new(&program);
             command.current_dir(workspace().join(END_TO_END));
             command.args(self.arguments.filter.iter());
+            tools::with_path(&mut command);
             command.env(STATE, self.stack.folder.root()).env(SERVERS, self.stack.folder.test_servers_file());
             self.tests("end to end", &command)?;
         }

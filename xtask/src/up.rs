@@ -20,7 +20,7 @@ use crate::servers::sql::Engine;
 use crate::servers::{self, Programs};
 use crate::stack::{self, Options, Stack};
 use crate::state::{Folder, Lock, Phase, State};
-use crate::{first_coupon, table};
+use crate::{first_coupon, table, tools};
 
 /// Longer than the supervisor's own ten seconds.
 const DOWN_PATIENCE: Duration = Duration::from_secs(15);
@@ -102,7 +102,7 @@ fn profile(arguments: &Up) -> Profile {
 pub(crate) fn start(stack: &Arc<Stack>, mysql: bool, with_services: bool, profile: Profile) -> Result<()> {
     let (interrupt, progress) = (&stack.interrupt, &stack.progress);
     if with_services {
-        build::obtain_tools(interrupt, progress)?;
+        tools::for_builds(interrupt, progress)?;
     }
     let binaries = std::thread::scope(|scope| -> Result<Option<Binaries>> {
         let building = with_services.then(|| scope.spawn(|| build::build(profile, interrupt, progress)));
@@ -135,7 +135,7 @@ fn detach(arguments: &Up, interrupt: &Interrupt, progress: &Progress) -> Result<
         bail!("a stack runs in {} already: see `cargo xtask status`", folder.root().display());
     }
     if !arguments.servers_only {
-        build::obtain_tools(interrupt, progress)?;
+        tools::for_builds(interrupt, progress)?;
         build::build(profile(arguments), interrupt, progress)?;
     }
     let log_path = folder.log("xtask");

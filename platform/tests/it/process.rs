@@ -12,7 +12,7 @@ use platform::config::{
     TelemetrySettings,
 };
 use platform::lifecycle::{App, BoxError, Context};
-use platform::testing::Servers;
+use platform::testing::{Servers, signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -143,7 +143,7 @@ impl Process {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        signal(name, self.child.id());
     }
 
     /// Exit code and everything that was printed.
@@ -181,7 +181,7 @@ async fn a_signal_stops_in_order_and_what_was_begun_is_answered() {
         let slow = tokio::runtime::Handle::current().spawn(get_text(format!("http://{address}/slow"), None));
         tokio::time::sleep(Duration::from_millis(100)).await;
         let begun = Instant::now();
-        process.signal("-TERM");
+        process.signal("TERM");
         process.wait_for("stopping");
         assert_eq!(get_text(format!("http://{admin}/actuator/health/readiness"), None).await.0, 503);
         assert_eq!(slow.await.unwrap().0, 200);
@@ -201,11 +201,11 @@ async fn no_line_is_lost_however_many_they_are() {
     let mut process = Process::start("job", &[]);
     let serving = process.wait_for("serving");
     let url = format!("http://{}/flood", serving["address"].as_str().unwrap());
-    let pid = process.child.id().to_string();
+    let pid = process.child.id();
     // Whoever logs may wait for us to read.
     let reading = tokio::task::spawn_blocking(move || process.end());
     assert_eq!(get_text(url, None).await.0, 200);
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    signal("TERM", pid);
     let (code, text) = reading.await.unwrap();
     assert_eq!(text.matches("a line of the flood").count(), FLOOD);
     assert_eq!(code, Some(0));
@@ -219,10 +219,10 @@ fn a_second_signal_stops_at_once() {
         &[("FIRSTCOME_SERVER__DRAIN_DELAY", "5s"), ("FIRSTCOME_SERVER__DRAIN_TIMEOUT", "1s")],
     );
     process.wait_for("serving");
-    process.signal("-INT");
+    process.signal("INT");
     process.wait_for("stopping");
     let begun = Instant::now();
-    process.signal("-INT");
+    process.signal("INT");
     let (code, text) = process.end();
     assert_eq!(code, Some(1), "{text}");
     assert!(begun.elapsed() < Duration::from_secs(2));
@@ -275,7 +275,7 @@ async fn a_process_registers_when_it_is_ready_and_deregisters_before_it_drains()
     assert_eq!(service["Port"].to_string(), port);
     assert_eq!(service["Meta"]["pid"], process.child.id().to_string());
     assert_eq!(service["Tags"], serde_json::json!([]));
-    process.signal("-TERM");
+    process.signal("TERM");
     process.wait_for("stopping");
     // Within the drain's delay, while it still answers.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -312,7 +312,7 @@ async fn a_sampled_request_is_exported_under_the_trace_id_of_its_logs() {
             let parent = format!("00-{trace}-b7ad6b7169203331-{flags}");
             reqwest::Client::new().get(&url).header("traceparent", parent).send().await.unwrap();
         }
-        process.signal("-TERM");
+        process.signal("TERM");
         assert_eq!(process.end().0, Some(0));
         collector.stop(Duration::from_secs(1)).await;
         let (mut paths, mut bodies) = (Vec::new(), Vec::new());

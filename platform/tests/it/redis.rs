@@ -8,7 +8,7 @@ use std::time::Duration;
 use platform::config::{RedisSettings, Secret};
 use platform::lifecycle::Lifecycle;
 use platform::redis::{Connection, Redis};
-use platform::testing::{Servers, free_address, unique_name};
+use platform::testing::{Servers, free_address, signal, unique_name};
 
 const SOON: Duration = Duration::from_secs(20);
 const SCRIPT: &str = "return redis.call('SET', KEYS[1], ARGV[1])";
@@ -249,15 +249,13 @@ async fn a_frozen_master_is_left_for_the_new_one() {
     let lifecycle = Lifecycle::new();
     let redis = Redis::connect(cluster.settings(), &lifecycle, &[]);
     let first = connected(&redis, 0).await;
-    let pid = cluster.nodes[0].1.id().to_string();
-    let freeze =
-        |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    freeze("-STOP");
+    let pid = cluster.nodes[0].1.id();
+    signal("STOP", pid);
     let replica = cluster.nodes[1].0;
     let second = connected(&redis, first.epoch).await;
     let mut conn = second.conn;
     redis::cmd("SET").arg("key").arg("value").exec_async(&mut conn).await.unwrap();
-    freeze("-CONT");
+    signal("CONT", pid);
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await.unwrap();
     assert!(info.contains(&format!("tcp_port:{replica}")), "{info}");
     lifecycle.stop_background(Duration::from_secs(1)).await;

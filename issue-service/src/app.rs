@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use futures_util::future::try_join_all;
-use platform::clock::Clock;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use platform::consul::Consul;
 use platform::health::Health;
 use platform::http::client::ServiceClient;
@@ -20,14 +20,17 @@ use crate::counts::{self, Counts};
 use crate::definition::Definitions;
 use crate::doorman::{self, Doorman};
 use crate::http;
-use crate::ids::{CouponId, partition_of};
+use crate::ids::CouponId;
 use crate::ledger::Record;
 use crate::ledger::follower::Follower;
-use crate::ledger::partition::Partition;
+use crate::ledger::partition::{Partition, holding};
 use crate::ledger::snapshot::Resume;
 use crate::ledger::tail::Tail;
 use crate::log::topic::{self, Topic, TopicError};
 use crate::log::{self, Log};
+use crate::outside::Outside;
+use crate::outside::ends::Ends;
+use crate::outside::live::Live;
 use crate::refusal::Refusals;
 use crate::sink::{self, Membership};
 use crate::store::{self, StoreError};
@@ -38,17 +41,14 @@ const FLUSH: Duration = Duration::from_millis(800);
 
 #[derive(Clone, Debug)]
 pub struct AppState {
-    pub claims: Claims,
+    pub claims: Claims<Live>,
     pub pool: MySqlPool,
     pub verifier: IdentityVerifier,
 }
 
 impl AppState {
     pub fn partition_of(&self, coupon: CouponId) -> &Partition {
-        let partitions = &self.claims.partitions;
-        #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
-        let partition = partition_of(coupon, partitions.len() as u32);
-        &partitions[partition as usize]
+        holding(&self.claims.partitions, coupon)
     }
 }
 
@@ -173,7 +173,7 @@ async fn serve_from(
 /// Everything that answers claims, without the HTTP around it.
 #[derive(Debug)]
 pub struct Serving {
-    pub claims: Claims,
+    pub claims: Claims<Live>,
     pub follower: Follower,
 }
 
@@ -196,44 +196,37 @@ impl Serving {
 
         let redis = Redis::connect(settings.redis.clone(), lifecycle, &[doorman::ADMIT, counts::PUBLISH]);
         log.attach(&partitions);
-        let refusals = Arc::new(Refusals::start(&kafka, &partitions, lifecycle)?);
+        let ends = Ends::start(&kafka, lifecycle)?;
+        let coupons = ServiceClient::new(consul, IdentitySigner::new(&settings.identity));
+        let outside = Arc::new(Live::new(log, ends, redis.clone(), coupons, lifecycle.clone()));
+        let (refusals, answering) = Refusals::new(outside.clone(), partitions.clone());
+        lifecycle.spawn("refusals", answering.map(Ok));
+        let refusals = Arc::new(refusals);
         let tail = Tail::new(partitions.clone(), resumes.clone(), health.optional_component("ledger"));
         let follower = Follower::start(&kafka, tail, lifecycle)?;
         for (partition, resume) in (0..).zip(&resumes) {
             follower.follow(partition, resume.start());
         }
-        log.warm_up().await;
-        hear_the_log(&log, &partitions, &refusals).await?;
+        outside.log.warm_up().await;
+        hear_the_log(&*outside, &partitions, &refusals).await;
 
-        let definitions = Definitions::new(
-            redis.clone(),
-            ServiceClient::new(consul, IdentitySigner::new(&settings.identity)),
-            settings.definition.mac_secret.clone(),
-            log.clone(),
-            partitions.clone(),
-            lifecycle.clone(),
-        );
-        lifecycle.spawn("definitions", definitions.clone().follow_changes());
-        lifecycle
-            .spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
-        let doorman = Doorman::new(redis, lifecycle.clone());
-        lifecycle.spawn("doorman", doorman.clone().catch_up(partitions.clone()));
-        let claims = Claims {
-            partitions,
-            log,
-            doorman,
-            definitions,
-            refusals,
-            clock: Clock::system(),
-            waiting: Arc::new(Waiting::new(settings.claims.max_waiting)),
-        };
+        let secret = settings.definition.mac_secret.clone();
+        let definitions = Definitions::new(outside.clone(), secret, partitions.clone());
+        let changes = definitions.clone().follow_changes();
+        lifecycle.spawn("definitions", changes.map(Ok));
+        lifecycle.spawn("counts", Counts::new(redis, partitions.clone(), lifecycle.clone()).publish());
+        let doorman = Doorman::new(outside.clone());
+        let catching_up = doorman.clone().catch_up(partitions.clone());
+        lifecycle.spawn("doorman", catching_up.map(Ok));
+        let waiting = Arc::new(Waiting::new(settings.claims.max_waiting));
+        let claims = Claims { partitions, outside, doorman, definitions, refusals, waiting };
         Ok(Self { claims, follower })
     }
 
     /// Waits for the acknowledgement of what is in flight, and ends.
     pub async fn stop(self) {
         let stopped = tokio::task::spawn_blocking(move || {
-            let flushed = self.claims.log.flush(FLUSH);
+            let flushed = self.claims.outside.log.flush(FLUSH);
             drop(self.follower);
             flushed
         });
@@ -245,12 +238,12 @@ impl Serving {
 
 /// Appends a probe to every partition and waits until it was read back, and until an end of the log that was asked
 /// for now is passed: a follower is deaf for a while after its partitions were assigned, and claims would have to wait.
-async fn hear_the_log(log: &Log, partitions: &[Partition], refusals: &Refusals) -> Result<(), BoxError> {
-    try_join_all(partitions.iter().map(|partition| async move {
+pub(crate) async fn hear_the_log(outside: &impl Outside, partitions: &[Partition], refusals: &Refusals) {
+    join_all(partitions.iter().map(|partition| async move {
         let offset = loop {
-            match log.append(partition.id(), Record::Noop).await {
+            match outside.append(partition.id(), Record::Noop).await {
                 Ok(offset) => break offset,
-                _ if partition.is_stopped() => return Ok(()),
+                _ if partition.is_stopped() => return,
                 Err(error) => {
                     tracing::warn!(%error, log.partition = partition.id(), "the log doesn't take a probe yet");
                     tokio::time::sleep(RETRY).await;
@@ -261,8 +254,6 @@ async fn hear_the_log(log: &Log, partitions: &[Partition], refusals: &Refusals) 
         while partition.passed(offset + 1).await.is_ok() && refusals.news(partition.id()).await.is_err() {
             tokio::time::sleep(RETRY).await;
         }
-        Ok::<_, BoxError>(())
     }))
-    .await?;
-    Ok(())
+    .await;
 }

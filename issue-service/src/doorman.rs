@@ -3,19 +3,18 @@
 //! Redis may lose data, fail over, lie or be gone. What it answers costs or saves appends and never decides:
 //! nobody wins or loses by it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use platform::lifecycle::{BoxError, Lifecycle};
-use platform::redis::{Connection, Redis};
-use redis::{ErrorKind, RedisError};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::ids::{CouponId, UserId, partition_of};
-use crate::ledger::partition::Partition;
+use crate::ids::{CouponId, UserId};
+use crate::ledger::partition::{Partition, holding};
+use crate::outside::{Mend, Outside};
 
 /// Checked into Redis on every new connection.
 pub const ADMIT: &str = include_str!("doorman/admit.lua");
@@ -42,21 +41,18 @@ pub enum Word {
     Away,
 }
 
-/// Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Doorman {
-    shared: Arc<Shared>,
+#[derive(Debug)]
+pub struct Doorman<O> {
+    shared: Arc<Shared<O>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    redis: Redis,
-    sha: String,
-    lifecycle: Lifecycle,
+struct Shared<O> {
+    outside: Arc<O>,
     /// Who waits for the next call, by coupon. A coupon has an entry while a call of it is in flight.
     gathering: Mutex<HashMap<CouponId, Vec<Asking>>>,
     /// Users whom the set may hold wrongly or lack, because an answer was late or never asked for.
-    doubtful: Mutex<HashSet<(CouponId, UserId)>>,
+    doubtful: Mutex<BTreeSet<(CouponId, UserId)>>,
     start: Instant,
     /// Milliseconds after `start` until which nobody asks.
     resting_until: AtomicU64,
@@ -69,12 +65,16 @@ struct Asking {
     word: oneshot::Sender<Word>,
 }
 
-impl Doorman {
-    pub fn new(redis: Redis, lifecycle: Lifecycle) -> Self {
+impl<O> Clone for Doorman<O> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<O: Outside> Doorman<O> {
+    pub fn new(outside: Arc<O>) -> Self {
         let shared = Shared {
-            redis,
-            sha: redis::Script::new(ADMIT).get_hash().to_owned(),
-            lifecycle,
+            outside,
             gathering: Mutex::default(),
             doubtful: Mutex::default(),
             start: Instant::now(),
@@ -108,7 +108,7 @@ impl Doorman {
         if let Some(first) = first {
             // Not in this request's own task: others depend on it, and this request may be cancelled.
             let shared = self.shared.clone();
-            self.shared.lifecycle.spawn_detached(async move { shared.serve(coupon, first).await });
+            self.shared.outside.spawn(async move { shared.serve(coupon, first).await });
         }
         let word = answer.await.unwrap_or(Word::Away);
         if word == Word::Away {
@@ -119,14 +119,13 @@ impl Doorman {
 
     /// Sets right what he missed while he was late or away: winners are added, others removed. For as long as the
     /// process runs.
-    pub async fn catch_up(self, partitions: Arc<[Partition]>) -> Result<(), BoxError> {
-        let stop = self.shared.lifecycle.background_stop();
+    pub async fn catch_up(self, partitions: Arc<[Partition]>) {
+        let stop = self.shared.outside.stop();
         while tokio::time::timeout(CATCH_UP, stop.cancelled()).await.is_err() {
             if !self.shared.is_resting() {
                 self.shared.catch_up(&partitions).await;
             }
         }
-        Ok(())
     }
 
     /// Has the set put right for a user of whom it may not say what the ledger says.
@@ -139,7 +138,7 @@ pub fn users_key(coupon: CouponId) -> String {
     format!("coupon:{{{coupon}}}:users")
 }
 
-impl Shared {
+impl<O: Outside> Shared<O> {
     async fn serve(&self, coupon: CouponId, first: Asking) {
         let mut batch = vec![first];
         loop {
@@ -168,32 +167,12 @@ impl Shared {
         }
         // The newest definition anybody in the batch has seen.
         let stock = batch.last().map_or(0, |asking| asking.stock);
-        let key = users_key(coupon);
-        let command = |verb: &str, script: &str| {
-            let mut command = redis::cmd(verb);
-            command.arg(script).arg(1).arg(&key).arg(stock);
-            for asking in batch {
-                command.arg(asking.user.0);
-            }
-            command
-        };
+        let users: Vec<UserId> = batch.iter().map(|asking| asking.user).collect();
         metrics::counter!("firstcome_doorman_calls_total").increment(1);
-        let mut answer: Result<String, _> = self.call(&command("EVALSHA", &self.sha)).await;
-        if matches!(&answer, Err(error) if error.code() == Some("NOSCRIPT")) {
-            answer = self.call(&command("EVAL", ADMIT)).await;
-        }
-        match answer {
-            Ok(codes) if codes.len() == batch.len() => codes
-                .bytes()
-                .map(|code| match code {
-                    b'1' => Word::Admitted,
-                    b'2' => Word::Already,
-                    b'3' => Word::SoldOut,
-                    _ => Word::Away,
-                })
-                .collect(),
-            Ok(_) => vec![Word::Away; batch.len()],
-            Err(_) => {
+        match self.in_time(self.outside.admit(coupon, stock, &users)).await {
+            Some(words) if words.len() == batch.len() => words,
+            Some(_) => vec![Word::Away; batch.len()],
+            None => {
                 metrics::counter!("firstcome_doorman_away_total").increment(batch.len() as u64);
                 vec![Word::Away; batch.len()]
             }
@@ -208,64 +187,43 @@ impl Shared {
     }
 
     async fn catch_up(&self, partitions: &[Partition]) {
-        let mut chunks: HashMap<(CouponId, &str), Vec<UserId>> = HashMap::new();
+        let mut chunks: BTreeMap<(CouponId, Mend), Vec<UserId>> = BTreeMap::new();
         // Taken first: the lock must not be held while those who are in flight are put back.
         let doubtful = std::mem::take(&mut *self.doubtful.lock());
         for (coupon, user) in doubtful {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the length is the number of partitions, a u32"
-            )]
-            let partition = &partitions[partition_of(coupon, partitions.len() as u32) as usize];
+            let partition = holding(partitions, coupon);
             // Read first: a claim that is decided in between shows as its decision.
             let in_flight = partition.is_in_flight(coupon, user);
             let won = partition.with(|ledger| {
                 ledger.coupon(coupon).is_some_and(|coupon| coupon.winners.get(user).is_some())
             });
             if won {
-                chunks.entry((coupon, "SADD")).or_default().push(user);
+                chunks.entry((coupon, Mend::Add)).or_default().push(user);
             } else if in_flight {
                 self.doubt(coupon, user);
             } else {
-                chunks.entry((coupon, "SREM")).or_default().push(user);
+                chunks.entry((coupon, Mend::Remove)).or_default().push(user);
             }
         }
-        for ((coupon, verb), users) in chunks {
+        for ((coupon, mend), users) in chunks {
             for users in users.chunks(BATCH) {
-                if self.is_resting() {
-                    // Late again: the rest has to wait for another round.
-                    users.iter().for_each(|user| self.doubt(coupon, *user));
-                    continue;
-                }
-                let mut command = redis::cmd(verb);
-                command.arg(users_key(coupon));
-                for user in users {
-                    command.arg(user.0);
-                }
-                if self.call::<u32>(&command).await.is_err() {
+                let done = async { self.outside.mend(coupon, mend, users).await.then_some(()) };
+                // Late again: the rest has to wait for another round.
+                if self.is_resting() || self.in_time(done).await.is_none() {
                     users.iter().for_each(|user| self.doubt(coupon, *user));
                 }
             }
         }
     }
 
-    async fn call<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisError> {
-        let Some(Connection { mut conn, epoch }) = self.redis.connection() else {
-            self.rest();
-            return Err(RedisError::from((ErrorKind::Io, "no master is known")));
-        };
-        let Ok(result) = tokio::time::timeout(LATE, command.query_async(&mut conn)).await else {
-            // Being late is no proof of anything; the supervisor has checks of its own.
-            self.rest();
-            return Err(RedisError::from((ErrorKind::Io, "late")));
-        };
-        if let Err(error) = &result
-            && error.code() != Some("NOSCRIPT")
-        {
-            self.redis.report(epoch, error);
+    /// One call to Redis. `None` if it failed or was late: nobody asks for a while then. Being late is no proof of
+    /// anything; the supervisor has checks of its own.
+    async fn in_time<T>(&self, call: impl Future<Output = Option<T>>) -> Option<T> {
+        let answer = tokio::time::timeout(LATE, call).await.ok().flatten();
+        if answer.is_none() {
             self.rest();
         }
-        result
+        answer
     }
 
     fn is_resting(&self) -> bool {

@@ -7,6 +7,7 @@
 pub mod app;
 pub mod claim;
 pub mod config;
+mod control;
 pub mod counts;
 pub mod definition;
 pub mod doorman;
@@ -15,6 +16,9 @@ pub mod http;
 pub mod ids;
 pub mod ledger;
 pub mod log;
+#[cfg(test)]
+mod model;
+pub mod outside;
 pub mod refusal;
 pub mod sink;
 pub mod store;

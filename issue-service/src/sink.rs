@@ -4,9 +4,10 @@
 //! So a zombie, a lost acknowledgement of a commit and a database that went back all end in reading the
 //! watermark again, and never in a lost or doubled row.
 
-mod batch;
+pub(crate) mod around;
+pub(crate) mod batch;
 mod dead_letter;
 pub mod membership;
-mod worker;
+pub(crate) mod worker;
 
 pub use membership::{Membership, Settings};

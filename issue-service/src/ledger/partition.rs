@@ -8,13 +8,15 @@ mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Coupon, Decided, Decision, Definition, Entry, Ledger, Record, Stop, Winner};
-use crate::ids::{CouponId, UserId};
+use crate::control::{Guard, without};
+use crate::ids::{CouponId, UserId, partition_of};
 pub use waiting::Turn;
 use waiting::{Shown, Waiting, push};
 
@@ -128,6 +130,13 @@ pub enum Entrance<'a> {
     Stopped,
 }
 
+/// The one that holds every record of this coupon.
+pub fn holding(partitions: &[Partition], coupon: CouponId) -> &Partition {
+    #[expect(clippy::cast_possible_truncation, reason = "the length is the number of partitions, a u32")]
+    let number = partition_of(coupon, partitions.len() as u32);
+    &partitions[number as usize]
+}
+
 impl Partition {
     pub fn new(ledger: Ledger) -> Self {
         Self {
@@ -181,7 +190,11 @@ impl Partition {
     pub fn standing(&self, coupon: CouponId, user: UserId, at: u64) -> Standing {
         let inner = self.inner.lock();
         let coupon = inner.ledger.coupon(coupon);
-        if let Some(winner) = coupon.and_then(|coupon| coupon.winners.get(user)) {
+        let stock_first = without(Guard::MembershipFirst)
+            && coupon.is_some_and(|coupon| coupon.refusal(at) == Some(Decision::SoldOut));
+        if let Some(winner) = coupon.and_then(|coupon| coupon.winners.get(user))
+            && !stock_first
+        {
             return Standing::Winner(winner);
         }
         if self.is_stopped() {
@@ -363,6 +376,11 @@ impl Partition {
             return;
         };
         in_flight.acked = Some(offset);
+        if without(Guard::ReadBack) {
+            for waiter in in_flight.waiters.drain(..) {
+                let _ = waiter.answer.send(Answer::Issued(Winner { place: 0, issued_at: 0 }));
+            }
+        }
         if let Some((_, decision)) = in_flight.refused.iter().find(|(at, _)| *at == offset) {
             let decision = *decision;
             inner.lost(key, decision);
@@ -423,6 +441,7 @@ impl Inner {
         } else if let Some(in_flight) = self.in_flight.get_mut(&key) {
             match in_flight.acked {
                 Some(acked) if acked == offset => self.lost(key, decision),
+                _ if without(Guard::AckedOffset) => self.lost(key, decision),
                 Some(_) => {}
                 None => in_flight.refused.push((offset, decision)),
             }
@@ -434,11 +453,8 @@ impl Inner {
     fn lost(&mut self, key: Key, decision: Decision) {
         let Some(in_flight) = self.take(key) else { return };
         for waiter in in_flight.waiters {
-            let answer = if waiter.arrived <= in_flight.enqueued {
-                Answer::Lost(decision)
-            } else {
-                Answer::JoinedALoser
-            };
+            let own = waiter.arrived <= in_flight.enqueued || without(Guard::JoinersArrival);
+            let answer = if own { Answer::Lost(decision) } else { Answer::JoinedALoser };
             let _ = waiter.answer.send(answer);
         }
     }

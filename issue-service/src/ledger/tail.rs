@@ -26,7 +26,7 @@ impl Tail {
         Self { partitions, resumes, health }
     }
 
-    fn apply(&mut self, number: u32, entry: Entry<'_>) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, number: u32, entry: Entry<'_>) -> Result<(), String> {
         let partition = &self.partitions[number as usize];
         match self.resumes[number as usize].check(entry, partition.next()) {
             Ok(Step::Skip) => Ok(()),

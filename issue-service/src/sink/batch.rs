@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::control::{Guard, without};
 use crate::ids::CouponId;
 use crate::ledger::snapshot::Watermark;
 use crate::ledger::{DIGEST_EVERY, Decided, Decision, Digest, Entry, Ledger, Record, Stop, record_hash};
@@ -9,29 +10,40 @@ use crate::store::{CouponRow, IssueRow};
 
 /// A record that could not be read, for the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DeadLetter {
-    pub(super) offset: u64,
-    pub(super) appended_at: u64,
-    pub(super) value: Vec<u8>,
-    pub(super) decision: Decision,
+pub(crate) struct DeadLetter {
+    pub(crate) offset: u64,
+    pub(crate) appended_at: u64,
+    pub(crate) value: Vec<u8>,
+    pub(crate) decision: Decision,
+}
+
+/// A part of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Compare and set: from where the batch begins to where it ends. Without a match nothing is written.
+    Watermark,
+    Coupons,
+    /// In key order, so that two writers can't meet in a deadlock. A key that exists is a contradiction.
+    Issues,
+    Digests,
 }
 
 /// What one transaction writes.
 #[derive(Debug, Clone)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// Where the watermark has to be before it.
-    pub(super) from: u64,
+    pub(crate) from: u64,
     /// Where it is after it.
-    pub(super) to: Watermark,
-    pub(super) issues: Vec<IssueRow>,
+    pub(crate) to: Watermark,
+    pub(crate) issues: Vec<IssueRow>,
     /// The state of every coupon that changed, as of `to`.
-    pub(super) coupons: BTreeMap<CouponId, CouponRow>,
-    pub(super) digests: Vec<(u64, Digest)>,
-    pub(super) dead_letters: Vec<DeadLetter>,
+    pub(crate) coupons: BTreeMap<CouponId, CouponRow>,
+    pub(crate) digests: Vec<(u64, Digest)>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
 }
 
 impl Batch {
-    pub(super) fn new(from: u64) -> Self {
+    pub(crate) fn new(from: u64) -> Self {
         Self {
             from,
             to: Watermark { next: from, ..Watermark::default() },
@@ -42,16 +54,25 @@ impl Batch {
         }
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.to.next - self.from
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// The parts of each transaction, in order. It is one, and the watermark comes first: whoever moves it is the only
+    /// one who writes this batch.
+    pub(crate) fn transactions() -> &'static [&'static [Part]] {
+        if without(Guard::OneTransaction) {
+            return &[&[Part::Watermark], &[Part::Coupons, Part::Issues, Part::Digests]];
+        }
+        &[&[Part::Watermark, Part::Coupons, Part::Issues, Part::Digests]]
+    }
+
     /// Decides a record and takes down what follows from it.
-    pub(super) fn apply(&mut self, ledger: &mut Ledger, entry: Entry<'_>) -> Result<Decided, Stop> {
+    pub(crate) fn apply(&mut self, ledger: &mut Ledger, entry: Entry<'_>) -> Result<Decided, Stop> {
         let decided = ledger.apply(entry)?;
         self.to =
             Watermark { next: ledger.next(), digest: ledger.digest(), last_record_hash: record_hash(entry) };
@@ -84,6 +105,7 @@ impl Batch {
         }
         Ok(decided)
     }
+
     fn note(&mut self, ledger: &Ledger, id: CouponId) {
         if let Some(coupon) = ledger.coupon(id) {
             let count = coupon.count();

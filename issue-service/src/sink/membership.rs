@@ -19,6 +19,7 @@ use sqlx::MySqlPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::around::{Incoming, Servers};
 use super::dead_letter::DeadLetters;
 use super::worker::Worker;
 use crate::ledger::Entry;
@@ -32,12 +33,6 @@ pub struct Settings {
     pub group: String,
     /// Without a sign of life for this long, the group gives a consumer's partitions to others.
     pub session_timeout: Duration,
-}
-
-/// What a follower hands to a worker.
-pub(super) enum Incoming {
-    Record { offset: u64, appended_at: u64, value: Vec<u8>, trace: Option<ProcessSpan> },
-    Broken(String),
 }
 
 /// Where the follower puts records, by partition.
@@ -78,7 +73,7 @@ impl Reader for Inbox {
 }
 
 /// A worker that panics stops the process.
-async fn watched(worker: Worker, lifecycle: Lifecycle) {
+async fn watched(worker: Worker<Servers>, lifecycle: Lifecycle) {
     let _watch = lifecycle.fail_on_panic("a partition's worker");
     worker.run().await;
 }
@@ -174,7 +169,14 @@ impl Membership {
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stop = self.lifecycle.background_stop();
         let inbox = Inbox { senders: Arc::default(), group: self.group.clone() };
-        let follower = Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?);
+        let around = Servers {
+            pool: self.pool.clone(),
+            partitions: self.kafka.partitions,
+            follower: Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?),
+            inbox,
+            dead_letters: self.dead_letters.clone(),
+            health: self.health.clone(),
+        };
         self.health.up();
         let polling = self.poll_in_a_thread(stop.clone())?;
         let mut workers: HashMap<u32, (CancellationToken, tokio::task::JoinHandle<()>)> = HashMap::new();
@@ -188,16 +190,7 @@ impl Membership {
                 Some(Change::Given(partitions)) => {
                     for partition in partitions {
                         let token = stop.child_token();
-                        let worker = Worker {
-                            partition,
-                            partitions: self.kafka.partitions,
-                            pool: self.pool.clone(),
-                            follower: follower.clone(),
-                            inbox: inbox.clone(),
-                            dead_letters: self.dead_letters.clone(),
-                            health: self.health.clone(),
-                            stop: token.clone(),
-                        };
+                        let worker = Worker { partition, around: around.clone(), stop: token.clone() };
                         #[expect(clippy::disallowed_methods, reason = "kept and awaited here")]
                         let task = tokio::spawn(watched(worker, self.lifecycle.clone()));
                         workers.insert(partition, (token, task));

@@ -1,23 +1,19 @@
 //! One partition on its way into the database.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
 use platform::telemetry::ProcessSpan;
-use sqlx::{MySqlConnection, MySqlPool};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::around::{Around, Incoming, Written};
 use super::batch::Batch;
-use super::dead_letter::DeadLetters;
-use super::membership::{Inbox, Incoming};
-use crate::ledger::follower::Follower;
+use crate::control::{Guard, without};
 use crate::ledger::snapshot::{Resume, Snapshot, Step};
 use crate::ledger::{Entry, Ledger};
-use crate::store::{self, StoreError};
+use crate::store::StoreError;
 
 /// Records in one transaction.
 const BATCH: u64 = 5000;
@@ -30,17 +26,11 @@ const LAST_COMMIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(super) struct Worker {
-    pub(super) partition: u32,
-    pub(super) partitions: u32,
-    pub(super) pool: MySqlPool,
-    pub(super) follower: Arc<Follower>,
-    pub(super) inbox: Inbox,
-    pub(super) dead_letters: DeadLetters,
-    /// Of all the partitions together.
-    pub(super) health: ComponentHandle,
+pub(crate) struct Worker<A> {
+    pub(crate) partition: u32,
+    pub(crate) around: A,
     /// Ends with the assignment.
-    pub(super) stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 /// Why a run from a snapshot has ended.
@@ -58,8 +48,8 @@ enum Committed {
     Broken(String),
 }
 
-impl Worker {
-    pub(super) async fn run(self) {
+impl<A: Around> Worker<A> {
+    pub(crate) async fn run(self) {
         tracing::info!(log.partition = self.partition, "writing a partition");
         while !self.stop.is_cancelled() {
             let snapshot = match self.load().await {
@@ -79,14 +69,13 @@ impl Worker {
                 End::Broken(why) => return self.alarm(&why),
             }
         }
-        self.follower.leave(self.partition);
+        self.around.leave(self.partition);
         tracing::info!(log.partition = self.partition, "left a partition");
     }
 
     fn alarm(&self, why: &str) {
-        self.health.down(format!("partition {}: {why}", self.partition));
-        self.follower.leave(self.partition);
-        metrics::gauge!("firstcome_sink_stopped", "partition" => self.partition.to_string()).set(1.0);
+        self.around.leave(self.partition);
+        self.around.alarm(self.partition, why);
         tracing::error!(log.partition = self.partition, why, "the partition is not written any further");
     }
 
@@ -94,13 +83,12 @@ impl Worker {
     async fn load(&self) -> Result<Option<Snapshot>, String> {
         let mut pause = PAUSE;
         loop {
-            let wanted = [self.partition];
-            let snapshots = store::snapshots(&self.pool, self.partitions, &wanted);
-            let Some(snapshots) = self.stop.run_until_cancelled(snapshots).await else { return Ok(None) };
-            match snapshots {
-                Ok(mut snapshots) => return Ok(snapshots.pop()),
+            let snapshot = self.around.snapshot(self.partition);
+            let Some(snapshot) = self.stop.run_until_cancelled(snapshot).await else { return Ok(None) };
+            match snapshot {
+                Ok(snapshot) => return Ok(Some(snapshot)),
                 Err(StoreError::Contradiction(why)) => return Err(why),
-                Err(StoreError::Database(error)) => self.database_is_away(&error),
+                Err(error) => self.database_is_away(&error),
             }
             if !self.rest(&mut pause).await {
                 return Ok(None);
@@ -115,16 +103,15 @@ impl Worker {
         !stopped
     }
 
-    fn database_is_away(&self, error: &sqlx::Error) {
+    fn database_is_away(&self, error: &StoreError) {
         metrics::counter!("firstcome_sink_database_errors_total").increment(1);
         tracing::warn!(%error, log.partition = self.partition, "the database refuses; the partition waits");
     }
 
     async fn write_from(&self, Snapshot { mut ledger, watermark }: Snapshot) -> End {
         let (sender, mut records) = mpsc::channel(WAITING);
-        self.inbox.open(self.partition, sender);
         let mut resume = Resume::new(watermark);
-        self.follower.follow(self.partition, resume.start());
+        self.around.follow(self.partition, resume.start(), sender);
         let mut at = watermark.next;
         let mut batch = Batch::new(at);
         let mut spans = Vec::new();
@@ -165,17 +152,14 @@ impl Worker {
                         }
                     }
                 },
-                _ = idle.tick(), if commit.is_none() && batch.is_empty() => {
-                    let watermark =
-                        store::on_connection(&self.pool, async |db| {
-                        store::within(store::watermark(db, self.partition)).await
-                    });
+                _ = idle.tick(), if commit.is_none() && batch.is_empty() && !without(Guard::IdleLook) => {
+                    let watermark = self.around.watermark(self.partition);
                     let Some(watermark) = self.stop.run_until_cancelled(watermark).await else { continue };
                     match watermark {
                         Ok(found) if found.next == at => {}
                         Ok(_) => return End::Moved,
                         Err(StoreError::Contradiction(why)) => return End::Broken(why),
-                        Err(StoreError::Database(error)) => self.database_is_away(&error),
+                        Err(error) => self.database_is_away(&error),
                     }
                 }
             }
@@ -195,32 +179,27 @@ impl Worker {
 
     /// Writes a batch in the background, however often it takes.
     fn commit(&self, mut batch: Batch, spans: Vec<ProcessSpan>) -> JoinHandle<Committed> {
-        let (pool, partition, stop) = (self.pool.clone(), self.partition, self.stop.clone());
-        let dead_letters = self.dead_letters.clone();
+        let (around, partition, stop) = (self.around.clone(), self.partition, self.stop.clone());
         let work = async move {
-            // In key order, so that two writers can't meet in a deadlock.
             batch.issues.sort_unstable();
             let mut pause = PAUSE;
             let mut set_aside = false;
             loop {
                 let tried = async {
                     if !set_aside {
-                        dead_letters.set_aside(partition, &batch.dead_letters).await?;
+                        around.set_aside(partition, &batch.dead_letters).await?;
                         set_aside = true;
                     }
-                    let write = store::on_connection(&pool, async |db| {
-                        store::within(write(db, partition, &batch)).await
-                    });
-                    Ok::<_, BoxError>(write.await?)
+                    Ok::<_, BoxError>(around.write(partition, &batch).await?)
                 };
                 match tried.await {
-                    Ok(true) => {
+                    Ok(Written::Yes) => {
                         metrics::counter!("firstcome_sink_rows_total").increment(batch.issues.len() as u64);
                         drop(spans);
                         return Committed::Yes;
                     }
-                    Ok(false) => return Committed::Moved,
-                    Err(error) if is_doubled(&error) => {
+                    Ok(Written::Moved) => return Committed::Moved,
+                    Ok(Written::Doubled(error)) => {
                         return Committed::Broken(format!(
                             "a row that the log has just decided exists already: {error}"
                         ));
@@ -236,9 +215,7 @@ impl Worker {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "awaited by the worker, which reports how it ended")]
-        let handle = tokio::spawn(work);
-        handle
+        self.around.spawn(work)
     }
 }
 
@@ -262,27 +239,4 @@ fn take_in(
         Ok(Step::Skip) => Ok(()),
         Err(replaced) => Err(replaced.to_string()),
     }
-}
-
-/// One transaction. False if the watermark was not where the batch begins.
-async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
-    let mut transaction = store::begin(connection).await?;
-    if !store::move_watermark(&mut transaction, partition, batch.from, &batch.to).await? {
-        transaction.rollback().await?;
-        return Ok(false);
-    }
-    for coupon in batch.coupons.values() {
-        store::put_coupon(&mut transaction, partition, coupon).await?;
-    }
-    store::insert_issues(&mut transaction, &batch.issues).await?;
-    for (next, digest) in &batch.digests {
-        store::insert_digest(&mut transaction, partition, *next, *digest).await?;
-    }
-    transaction.commit().await?;
-    Ok(true)
-}
-
-fn is_doubled(error: &BoxError) -> bool {
-    let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }

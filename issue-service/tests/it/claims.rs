@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
 use issue_service::claim::{Outcome, Status};
@@ -12,6 +12,7 @@ use platform::testing::Servers;
 use redis::AsyncCommands as _;
 use serde_json::json;
 use sha2::Sha256;
+use tokio::time::Instant;
 
 use crate::system::{System, definition, eventually, race, users};
 
@@ -219,7 +220,7 @@ async fn a_log_that_was_cut_stops_its_partition_and_no_other() {
     let other = system.coupon_in(&[&first], 1, 5).await;
     let cut = system.coupon_in(&[&first], 0, 5).await;
     assert!(matches!(first.claims.claim(cut, UserId(1)).await, Outcome::Issued(_)));
-    let end = first.claims.log.append(0, Record::Noop).await.unwrap();
+    let end = first.claims.outside.log.append(0, Record::Noop).await.unwrap();
     system.cut(0, end).await;
 
     // Nothing is in the database, so it has to read all of the log.

@@ -126,7 +126,7 @@ impl System {
     pub(crate) async fn hold_back(&self, lagging: &Serving, partition: u32, fresh: &Serving) {
         lagging.follower.leave(partition);
         eventually("it lags", async || {
-            let offset = fresh.claims.log.append(partition, Record::Noop).await.unwrap();
+            let offset = fresh.claims.outside.log.append(partition, Record::Noop).await.unwrap();
             tokio::time::sleep(Duration::from_millis(200)).await;
             lagging.claims.partitions[partition as usize].next() <= offset
         })
@@ -146,7 +146,8 @@ impl System {
     /// Resolves when every instance has read it: one that hasn't would look for the coupon service.
     pub(crate) async fn define(&self, instances: &[&Serving], definition: Definition) {
         let number = partition_of(definition.coupon, self.kafka.partitions);
-        let offset = instances[0].claims.log.append(number, Record::Definition(definition)).await.unwrap();
+        let offset =
+            instances[0].claims.outside.log.append(number, Record::Definition(definition)).await.unwrap();
         for instance in instances {
             instance.claims.partitions[number as usize].passed(offset + 1).await.unwrap();
         }
@@ -212,7 +213,7 @@ impl System {
     /// Waits until the database has followed the log up to here.
     pub(crate) async fn level(&self, serving: &Serving) {
         for partition in serving.claims.partitions.iter() {
-            let end = serving.claims.log.append(partition.id(), Record::Noop).await.unwrap() + 1;
+            let end = serving.claims.outside.log.append(partition.id(), Record::Noop).await.unwrap() + 1;
             eventually("the consumers are level", async || self.watermark(partition.id()).await.next >= end)
                 .await;
         }

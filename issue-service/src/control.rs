@@ -1,0 +1,66 @@
+//! Negative controls: a proof that can't fail proves nothing, so test builds can take single guards out of the
+//! production code, and the model test has to notice each time.
+
+/// What is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// Without: ISSUED is said at the acknowledgement, without reading the record back.
+    ReadBack,
+    /// Without: ISSUED is said on the doorman's word.
+    LogDecides,
+    /// Without: the stock is looked at before membership.
+    MembershipFirst,
+    /// Without: "no" is said without an end of the log that was asked for after the request arrived.
+    EndOffset,
+    /// Without: the watermark moves in a transaction of its own, before that of the rows.
+    OneTransaction,
+    /// Without: an idle consumer does not read its watermark again.
+    IdleLook,
+    /// Without: a cached definition counts without the coupon service's MAC.
+    Mac,
+    /// Without: whoever joins a claim in flight takes its refusal, also of a claim sent earlier.
+    JoinersArrival,
+    /// Without: a refusal counts at any offset, not only at the one that was acknowledged for this claim.
+    AckedOffset,
+    /// Without: ids are drawn from a counter in the database, which may be restored.
+    IdsByTime,
+}
+
+impl Guard {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::ReadBack,
+        Self::LogDecides,
+        Self::MembershipFirst,
+        Self::EndOffset,
+        Self::OneTransaction,
+        Self::IdleLook,
+        Self::Mac,
+        Self::JoinersArrival,
+        Self::AckedOffset,
+        Self::IdsByTime,
+    ];
+}
+
+#[cfg(test)]
+thread_local! {
+    static TAKEN_OUT: std::cell::Cell<Option<Guard>> = const { std::cell::Cell::new(None) };
+}
+
+/// Takes a guard out on this thread, or puts all back.
+#[cfg(test)]
+pub(crate) fn take_out(guard: Option<Guard>) {
+    TAKEN_OUT.set(guard);
+}
+
+/// Whether this guard is taken out; never outside of test builds.
+#[cfg(test)]
+pub(crate) fn without(guard: Guard) -> bool {
+    TAKEN_OUT.get() == Some(guard)
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn without(_: Guard) -> bool {
+    false
+}

@@ -1,0 +1,192 @@
+//! The model test: many histories of a small world, each told from a seed, in which everything fails that can.
+//!
+//! What runs is the production code of the processes: the claim's journey, doorman, definitions, refusals, ledger,
+//! tail, and the consumers' workers. What surrounds it is the model's: a log that answers late, twice or never, a
+//! database that goes away and back, a Redis that may say anything at all, processes that freeze and die, clocks that
+//! differ. Time is tokio's paused time, so a history of many seconds takes less than a millisecond, and the same seed
+//! tells the same history.
+//!
+//! After each history the invariants are checked by rules written down a second time (`check`). A seed that breaks one
+//! is printed and shrunk:
+//!
+//! ```sh
+//! FIRSTCOME_MODEL_SEED=7 cargo test -p issue-service model::replay -- --nocapture
+//! ```
+
+mod broker;
+mod check;
+mod consumer;
+mod database;
+mod dice;
+mod gate;
+mod plan;
+mod redis;
+mod server;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::claim::Outcome;
+use crate::control::{self, Guard};
+use plan::{LAST_EVENT, Plan};
+use world::{Answer, World};
+
+/// 2026-01-01T00:00:00Z
+const START: u64 = 1_767_225_600_000;
+const MAC_SECRET: &str = "a definition secret of at least 32 bytes";
+/// How often a client asks again before the model gives up on an answer.
+const TRIES: usize = 60;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Tells a history; the error is the invariant that broke.
+fn tell(plan: Plan) -> Result<(), String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let world = World::new(plan);
+        let begun = tokio::time::Instant::now();
+        for (at, event) in &world.plan.events.clone() {
+            tokio::time::sleep_until(begun + ms(*at)).await;
+            world.happen(*event);
+        }
+        tokio::time::sleep_until(begun + ms(LAST_EVENT + 2_000)).await;
+        world.heal();
+        settle(&world).await?;
+        check::check(&world)
+    })
+}
+
+/// Everybody asks until they have an answer, winners ask everywhere, and the consumers get level.
+async fn settle(world: &Arc<World>) -> Result<(), String> {
+    let coupons: Vec<_> = world.coupons.lock().unwrap().values().copied().collect();
+    let persons: Vec<_> = world.persons.lock().unwrap().values().copied().collect();
+    let mut asking = Vec::new();
+    for coupon in coupons {
+        for person in &persons {
+            let (own, person) = (world.clone(), *person);
+            asking.push(world.spawn(async move {
+                let mut last = None;
+                for _ in 0..TRIES {
+                    let server = own.dice.index(own.plan.servers);
+                    last = own.ask(person, coupon, server, false).await;
+                    if last.is_some_and(Answer::is_final) {
+                        break;
+                    }
+                    tokio::time::sleep(ms(250)).await;
+                }
+                match last {
+                    Some(Answer::Claim(Outcome::Issued(_) | Outcome::Already(_))) => {
+                        for server in 0..own.plan.servers {
+                            own.ask(person, coupon, server, false).await;
+                            own.ask(person, coupon, server, true).await;
+                        }
+                        Ok(())
+                    }
+                    Some(answer) if answer.is_final() => Ok(()),
+                    other => Err(format!("I4: user {} gets no answer: {other:?}", person.id)),
+                }
+            }));
+        }
+    }
+    for asked in asking {
+        asked.await.map_err(|error| error.to_string())??;
+    }
+    for _ in 0..1_200 {
+        if world.is_level() {
+            return Ok(());
+        }
+        tokio::time::sleep(ms(100)).await;
+    }
+    let alarms = world.alarms.lock().unwrap().clone();
+    Err(format!("I1: the consumers do not get level: {alarms:?}"))
+}
+
+/// Histories from `first` on, on all processors; the first seed that fails.
+fn search(first: u64, count: u64, without: Option<Guard>) -> Option<(u64, String)> {
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        let searching: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    control::take_out(without);
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= first + count {
+                            return None;
+                        }
+                        if let Err(why) = tell(Plan::draw(seed)) {
+                            next.store(first + count, Ordering::Relaxed);
+                            return Some((seed, why));
+                        }
+                    }
+                })
+            })
+            .collect();
+        searching.into_iter().filter_map(|thread| thread.join().unwrap()).min()
+    })
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
+
+/// What a failing seed says, with as few events as show it.
+fn report(seed: u64, why: &str, without: Option<Guard>) -> String {
+    let again = |plan: &Plan| {
+        control::take_out(without);
+        tell(plan.clone()).is_err()
+    };
+    let shrunk = Plan::draw(seed).shrink(again);
+    control::take_out(without);
+    let said = tell(shrunk.clone()).err().unwrap_or_default();
+    control::take_out(None);
+    format!("seed {seed}: {why}\nshrunk: {said}\n{shrunk:#?}")
+}
+
+#[test]
+fn no_history_breaks_a_promise() {
+    let count = from_environment("FIRSTCOME_MODEL_HISTORIES").unwrap_or(50_000);
+    let first = from_environment("FIRSTCOME_MODEL_FIRST").unwrap_or(0);
+    let begun = std::time::Instant::now();
+    if let Some((seed, why)) = search(first, count, None) {
+        panic!("{}", report(seed, &why, None));
+    }
+    let took = begun.elapsed().as_secs_f64();
+    println!("{count} histories held in {took:.1} s");
+}
+
+/// One seed alone, as often as it takes to understand it.
+#[test]
+fn replay() {
+    let Some(seed) = from_environment("FIRSTCOME_MODEL_SEED") else { return };
+    if let Err(why) = tell(Plan::draw(seed)) {
+        panic!("{}", report(seed, &why, None));
+    }
+}
+
+/// Within how many seeds each control has to be found, and what it breaks.
+const FOUND_WITHIN: u64 = 3_000;
+
+#[test]
+fn every_guard_is_missed_when_it_is_taken_out() {
+    let mut unnoticed = Vec::new();
+    for guard in Guard::ALL {
+        match search(0, FOUND_WITHIN, Some(guard)) {
+            Some((seed, why)) => {
+                let what = why.split(':').next().unwrap_or_default();
+                println!(
+                    "without {guard:?}: seed {seed} breaks {what}: {}",
+                    why.lines().next().unwrap_or_default()
+                );
+            }
+            None => unnoticed.push(guard),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nothing broke in {FOUND_WITHIN} histories without {unnoticed:?}");
+}

@@ -1,0 +1,154 @@
+//! What a worker meets outside of its own decisions: the database, the follower of the log, the dead letters.
+
+use std::sync::Arc;
+
+use platform::health::ComponentHandle;
+use platform::lifecycle::BoxError;
+use platform::telemetry::ProcessSpan;
+use sqlx::{MySqlConnection, MySqlPool};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::batch::{Batch, DeadLetter, Part};
+use super::dead_letter::DeadLetters;
+use super::membership::Inbox;
+use crate::ledger::follower::Follower;
+use crate::ledger::snapshot::{Snapshot, Watermark};
+use crate::store::{self, StoreError};
+
+/// What a follower hands to a worker.
+pub(crate) enum Incoming {
+    Record { offset: u64, appended_at: u64, value: Vec<u8>, trace: Option<ProcessSpan> },
+    Broken(String),
+}
+
+/// How a transaction ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Yes,
+    /// The watermark was not where the batch begins.
+    Moved,
+    /// A row that the log has just decided exists already.
+    Doubled(String),
+}
+
+pub(crate) trait Around: Clone + Send + Sync + 'static {
+    /// Runs something beside the worker.
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>;
+
+    /// The ledger of a partition as the database holds it.
+    fn snapshot(&self, partition: u32) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    fn watermark(&self, partition: u32) -> impl Future<Output = Result<Watermark, StoreError>> + Send;
+
+    /// Carries out [`Batch::transactions`]; of one that is not committed nothing counts.
+    fn write(
+        &self,
+        partition: u32,
+        batch: &Batch,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
+    /// Resolves when every one of them is acknowledged.
+    fn set_aside(
+        &self,
+        partition: u32,
+        letters: &[DeadLetter],
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// From now on records from `next` on go to `records`, and nowhere else.
+    fn follow(&self, partition: u32, next: u64, records: mpsc::Sender<Incoming>);
+
+    fn leave(&self, partition: u32);
+
+    /// The partition is not written any further.
+    fn alarm(&self, partition: u32, why: &str);
+}
+
+/// The real ones.
+#[derive(Clone)]
+pub(super) struct Servers {
+    pub(super) pool: MySqlPool,
+    pub(super) partitions: u32,
+    pub(super) follower: Arc<Follower>,
+    pub(super) inbox: Inbox,
+    pub(super) dead_letters: DeadLetters,
+    /// Of all the partitions together.
+    pub(super) health: ComponentHandle,
+}
+
+impl Around for Servers {
+    #[expect(clippy::disallowed_methods, reason = "awaited by the worker, which reports how it ended")]
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        tokio::spawn(work)
+    }
+
+    async fn snapshot(&self, partition: u32) -> Result<Snapshot, StoreError> {
+        let mut read = store::snapshots(&self.pool, self.partitions, &[partition]).await?;
+        read.pop().ok_or_else(|| StoreError::Contradiction(format!("no snapshot of partition {partition}")))
+    }
+
+    async fn watermark(&self, partition: u32) -> Result<Watermark, StoreError> {
+        let read = async |db: &mut MySqlConnection| store::within(store::watermark(db, partition)).await;
+        store::on_connection(&self.pool, read).await
+    }
+
+    async fn write(&self, partition: u32, batch: &Batch) -> Result<Written, StoreError> {
+        let write = async |db: &mut MySqlConnection| store::within(write(db, partition, batch)).await;
+        match store::on_connection(&self.pool, write).await {
+            Ok(true) => Ok(Written::Yes),
+            Ok(false) => Ok(Written::Moved),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                Ok(Written::Doubled(error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn set_aside(&self, partition: u32, letters: &[DeadLetter]) -> Result<(), BoxError> {
+        Ok(self.dead_letters.set_aside(partition, letters).await?)
+    }
+
+    fn follow(&self, partition: u32, next: u64, records: mpsc::Sender<Incoming>) {
+        self.inbox.open(partition, records);
+        self.follower.follow(partition, next);
+    }
+
+    fn leave(&self, partition: u32) {
+        self.follower.leave(partition);
+    }
+
+    fn alarm(&self, partition: u32, why: &str) {
+        self.health.down(format!("partition {partition}: {why}"));
+        metrics::gauge!("firstcome_sink_stopped", "partition" => partition.to_string()).set(1.0);
+    }
+}
+
+/// False if the watermark was not where the batch begins.
+async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
+    for parts in Batch::transactions() {
+        let mut transaction = store::begin(connection).await?;
+        for part in *parts {
+            match part {
+                Part::Watermark => {
+                    if !store::move_watermark(&mut transaction, partition, batch.from, &batch.to).await? {
+                        transaction.rollback().await?;
+                        return Ok(false);
+                    }
+                }
+                Part::Coupons => {
+                    for coupon in batch.coupons.values() {
+                        store::put_coupon(&mut transaction, partition, coupon).await?;
+                    }
+                }
+                Part::Issues => store::insert_issues(&mut transaction, &batch.issues).await?,
+                Part::Digests => {
+                    for (next, digest) in &batch.digests {
+                        store::insert_digest(&mut transaction, partition, *next, *digest).await?;
+                    }
+                }
+            }
+        }
+        transaction.commit().await?;
+    }
+    Ok(true)
+}

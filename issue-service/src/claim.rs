@@ -263,12 +263,7 @@ impl<'a, O: Outside> Journey<'a, O> {
     /// Waits until a definition above `version` that is on its way is in force.
     async fn wait_for_definition(&mut self, version: u64) {
         self.stage = Stage::Definition;
-        let mut applied = self.claims.definitions.applied();
-        while self.claims.definitions.newest_known(self.coupon) > version {
-            if applied.changed().await.is_err() {
-                return;
-            }
-        }
+        self.claims.definitions.brought(self.coupon, version).await;
     }
 
     /// `None`: look at the ledger again.

@@ -4,6 +4,7 @@
 //! definition from it counts only with the coupon service's MAC.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use platform::config::Secret;
 use platform::lifecycle::BoxError;
 use serde::Deserialize;
 use sha2::Sha256;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::control::{Guard, without};
 use crate::ids::{CouponId, MAX_ID};
@@ -60,8 +61,8 @@ struct Shared<O> {
     looked_up: moka::future::Cache<CouponId, Option<Definition>>,
     /// Obtained and not yet applied by this process's ledger.
     newer: Mutex<HashMap<CouponId, Definition>>,
-    /// Changes whenever one of them was applied.
-    applied: watch::Sender<u64>,
+    /// One of them was applied.
+    arrived: Notify,
 }
 
 impl<O: Outside> Definitions<O> {
@@ -73,7 +74,7 @@ impl<O: Outside> Definitions<O> {
             partitions,
             looked_up,
             newer: Mutex::default(),
-            applied: watch::Sender::new(0),
+            arrived: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -97,9 +98,16 @@ impl<O: Outside> Definitions<O> {
         self.shared.newer.lock().get(&coupon).map_or(0, |newer| newer.version)
     }
 
-    /// Changes whenever a definition that was on its way has come into force here.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.shared.applied.subscribe()
+    /// Resolves when no definition above this version is on its way any longer.
+    pub async fn brought(&self, coupon: CouponId, version: u64) {
+        loop {
+            let mut arrived = pin!(self.shared.arrived.notified());
+            arrived.as_mut().enable();
+            if self.newest_known(coupon) <= version {
+                return;
+            }
+            arrived.await;
+        }
     }
 
     /// Asks for changed definitions each second, and at once when a change is announced.
@@ -213,7 +221,7 @@ impl<O: Outside> Shared<O> {
                     || is_retired(partition, coupon);
                 if done {
                     newer.remove(&coupon);
-                    self.applied.send_modify(|count| *count += 1);
+                    self.arrived.notify_waiters();
                     return;
                 }
                 wanted

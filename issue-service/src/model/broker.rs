@@ -1,9 +1,10 @@
 //! The log as the brokers keep it. Whoever reads it sees every record once, in order.
 
+use std::pin::pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::START;
@@ -17,8 +18,8 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) struct Broker {
     partitions: Vec<Mutex<Vec<Stored>>>,
-    /// Changes with every append.
-    grown: watch::Sender<u64>,
+    /// With every append.
+    grown: Notify,
     born: Instant,
     state: Mutex<State>,
 }
@@ -36,7 +37,7 @@ impl Broker {
         let born = Instant::now();
         Self {
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-            grown: watch::Sender::new(0),
+            grown: Notify::new(),
             born,
             state: Mutex::new(State { away_until: born, behind: 0 }),
         }
@@ -67,7 +68,7 @@ impl Broker {
         records.push(Stored { at, value });
         let offset = records.len() as u64 - 1;
         drop(records);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.notify_waiters();
         offset
     }
 
@@ -85,15 +86,15 @@ impl Broker {
 
     /// The record at this offset, as soon as it is there.
     pub(super) async fn read(&self, partition: u32, offset: u64) -> Stored {
-        let mut grown = self.grown.subscribe();
         loop {
             self.there().await;
+            let mut grown = pin!(self.grown.notified());
+            grown.as_mut().enable();
             let index = usize::try_from(offset).unwrap_or(usize::MAX);
             if let Some(stored) = self.partitions[partition as usize].lock().unwrap().get(index) {
                 return stored.clone();
             }
-            // The sender lives as long as this.
-            let _ = grown.changed().await;
+            grown.await;
         }
     }
 }

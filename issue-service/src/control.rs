@@ -23,6 +23,7 @@ pub(crate) enum Guard {
     /// Without: a refusal counts at any offset, not only at the one that was acknowledged for this claim.
     AckedOffset,
     /// Without: ids are drawn from a counter in the database, which may be restored.
+    #[cfg(test)]
     IdsByTime,
 }
 
@@ -53,13 +54,21 @@ pub(crate) fn take_out(guard: Option<Guard>) {
     TAKEN_OUT.set(guard);
 }
 
-/// Whether this guard is taken out; never outside of test builds.
+/// Whether this guard is taken out; never but in test builds.
 #[cfg(test)]
 pub(crate) fn without(guard: Guard) -> bool {
     TAKEN_OUT.get() == Some(guard)
 }
 
-#[cfg(not(test))]
+/// The same in a process: `FIRSTCOME_WITHOUT` names the guard as it is written here.
+#[cfg(all(feature = "fault-injection", not(test)))]
+pub(crate) fn without(guard: Guard) -> bool {
+    static TAKEN_OUT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let name = TAKEN_OUT.get_or_init(|| std::env::var("FIRSTCOME_WITHOUT").unwrap_or_default());
+    !name.is_empty() && *name == format!("{guard:?}")
+}
+
+#[cfg(not(any(test, feature = "fault-injection")))]
 #[inline(always)]
 pub(crate) const fn without(_: Guard) -> bool {
     false

@@ -12,6 +12,7 @@ pub mod counts;
 pub mod definition;
 pub mod doorman;
 pub mod error;
+pub mod failpoint;
 pub mod http;
 pub mod ids;
 pub mod ledger;

@@ -16,6 +16,7 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
+use crate::failpoint::{Point, reach};
 use crate::ids::{CouponId, UserId, partition_of};
 use crate::ledger::Record;
 use crate::ledger::partition::{Answer, Partition};
@@ -240,7 +241,10 @@ impl ProducerContext for Reports {
             Sent::Claim { coupon, user, attempt } => {
                 let Some(partition) = find(&self.partitions, coupon) else { return };
                 match outcome {
-                    Ok(offset) => partition.acked(coupon, user, attempt, offset),
+                    Ok(offset) => {
+                        reach(Point::AfterAck);
+                        partition.acked(coupon, user, attempt, offset);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, coupon.id = coupon.0, "a claim was not acknowledged");
                         partition.failed(coupon, user, attempt, Answer::Unknown);

@@ -39,6 +39,8 @@ const CONSUMER: &str = "issue-consumer";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "fault-injection")]
+    issue_service::failpoint::watch();
     let bootstrap = Bootstrap { settings_of: Some(SETTINGS), ..Bootstrap::from_env(arguments.instance) };
     match arguments.role {
         Role::Serve => platform::lifecycle::run(SETTINGS, bootstrap, app::serve),

@@ -15,6 +15,7 @@ use super::receipt::{Receipt, Status};
 use crate::app::AppState;
 use crate::claim::{self, Outcome};
 use crate::error;
+use crate::failpoint::{Point, reach};
 use crate::ids::{CouponId, MAX_ID, UserId};
 use crate::store;
 
@@ -49,6 +50,7 @@ pub async fn claim(
 ) -> Result<Response, Problem> {
     let (coupon, user) = (coupon_id(claim.coupon_id)?, user_id(&identity)?);
     let outcome = state.claims.claim(coupon, user).await;
+    reach(Point::BeforeAnswer);
     metrics::counter!("firstcome_claims_total", "outcome" => name(outcome)).increment(1);
     match outcome {
         Outcome::Issued(winner) => Ok(axum::Json(Receipt::issued(coupon, user, winner)).into_response()),

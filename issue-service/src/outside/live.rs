@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::ends::Ends;
 use super::{Away, Changed, Mend, Outside, Told};
 use crate::doorman::{ADMIT, Word, users_key};
+use crate::failpoint::{Point, reach};
 use crate::ids::{CouponId, UserId};
 use crate::ledger::Record;
 use crate::log::Log;
@@ -79,6 +80,7 @@ impl Outside for Live {
     }
 
     fn send_claim(&self, coupon: CouponId, user: UserId, attempt: u64, traceparent: Option<&str>) {
+        reach(Point::BeforeAppend);
         self.log.send_claim(coupon, user, attempt, traceparent);
     }
 
@@ -100,10 +102,12 @@ impl Outside for Live {
             }
             command
         };
+        reach(Point::BeforeScript);
         let mut answer = self.redis::<String>(&command("EVALSHA", self.admit.get_hash())).await?;
         if matches!(&answer, Err(error) if error.code() == Some("NOSCRIPT")) {
             answer = self.redis(&command("EVAL", ADMIT)).await?;
         }
+        reach(Point::AfterScript);
         let word = |code| match code {
             b'1' => Word::Admitted,
             b'2' => Word::Already,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use platform::clock::Clock;
 use platform::consul::Consul;
 use platform::health::Health;
 use platform::http::client::ServiceClient;
@@ -22,6 +23,7 @@ use crate::doorman::{self, Doorman};
 use crate::http;
 use crate::ids::CouponId;
 use crate::ledger::Record;
+use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::follower::Follower;
 use crate::ledger::partition::{Partition, holding};
 use crate::ledger::snapshot::Resume;
@@ -31,7 +33,9 @@ use crate::log::{self, Log};
 use crate::outside::Outside;
 use crate::outside::ends::Ends;
 use crate::outside::live::Live;
+use crate::reconciler::Reconciler;
 use crate::refusal::Refusals;
+use crate::retirement::Retirement;
 use crate::sink::{self, Membership};
 use crate::store::{self, StoreError};
 
@@ -198,12 +202,18 @@ impl Serving {
         log.attach(&partitions);
         let ends = Ends::start(&kafka, lifecycle)?;
         let coupons = ServiceClient::new(consul, IdentitySigner::new(&settings.identity));
-        let outside = Arc::new(Live::new(log, ends, redis.clone(), coupons, lifecycle.clone()));
+        let outside = Arc::new(Live::new(log, ends, redis.clone(), coupons, pool.clone(), lifecycle.clone()));
         let (refusals, answering) = Refusals::new(outside.clone(), partitions.clone());
         lifecycle.spawn("refusals", answering.map(Ok));
         let refusals = Arc::new(refusals);
-        let tail = Tail::new(partitions.clone(), resumes.clone(), health.optional_component("ledger"));
+        let checkpoints = Arc::new(Checkpoints::new(kafka.partitions));
+        let component = health.optional_component("ledger");
+        let tail = Tail::new(partitions.clone(), resumes.clone(), checkpoints.clone(), component);
         let follower = Follower::start(&kafka, tail, lifecycle)?;
+        let watch = topic::watch(kafka.clone(), pool.clone(), follower.brake(), lifecycle.clone());
+        lifecycle.spawn("topic", watch);
+        lifecycle
+            .spawn("checkpoints", checkpoints.compare(pool.clone(), follower.brake(), lifecycle.clone()));
         for (partition, resume) in (0..).zip(&resumes) {
             follower.follow(partition, resume.start());
         }
@@ -214,7 +224,20 @@ impl Serving {
         let definitions = Definitions::new(outside.clone(), secret, partitions.clone());
         let changes = definitions.clone().follow_changes();
         lifecycle.spawn("definitions", changes.map(Ok));
-        lifecycle.spawn("counts", Counts::new(redis, partitions.clone(), lifecycle.clone()).publish());
+        lifecycle
+            .spawn("counts", Counts::new(redis.clone(), partitions.clone(), lifecycle.clone()).publish());
+        let reconciler =
+            Reconciler::new(redis, partitions.clone(), &kafka.topic, Clock::system(), lifecycle.clone());
+        lifecycle.spawn("reconciler", reconciler.run());
+        let retirement = Retirement::new(
+            settings.retirement.after,
+            outside.log.clone(),
+            pool.clone(),
+            partitions.clone(),
+            Clock::system(),
+            lifecycle.clone(),
+        );
+        lifecycle.spawn("retirement", retirement.run());
         let doorman = Doorman::new(outside.clone());
         let catching_up = doorman.clone().catch_up(partitions.clone());
         lifecycle.spawn("doorman", catching_up.map(Ok));

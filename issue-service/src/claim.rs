@@ -20,6 +20,7 @@ use crate::ledger::partition::{Answer, Entrance, Partition, Pass, Standing, Turn
 use crate::ledger::{Decision, Definition, Winner};
 use crate::outside::{Away, Outside};
 use crate::refusal::Refusals;
+use crate::store::Won;
 
 /// The budget of a claim, from its arrival.
 pub const BUDGET: Duration = Duration::from_secs(2);
@@ -129,6 +130,8 @@ enum Door<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Definition,
+    /// The database, which alone knows the winners of a retired coupon.
+    Index,
     /// An end of the log that was asked for after the request arrived.
     News,
     Doorman,
@@ -146,6 +149,7 @@ impl Stage {
     fn name(self) -> &'static str {
         match self {
             Self::Definition => "definition",
+            Self::Index => "index",
             Self::News => "news",
             Self::Doorman => "doorman",
             Self::Echo => "echo",
@@ -185,23 +189,37 @@ impl<O: Outside> Claims<O> {
 
     pub async fn status(&self, coupon: CouponId, user: UserId) -> Status {
         let partition = holding(&self.partitions, coupon);
-        let look = || {
-            // Read first: a claim that is decided in between shows as its decision.
-            let in_flight = partition.is_in_flight(coupon, user);
-            match partition.standing(coupon, user, 0) {
-                Standing::Winner(winner) => Some(Status::Issued(winner)),
-                Standing::Stopped => Some(Status::Unavailable),
-                _ => in_flight.then_some(Status::Pending),
-            }
-        };
-        if let Some(known) = look() {
-            return known;
+        if let Standing::Winner(winner) = partition.standing(coupon, user, 0) {
+            return Status::Issued(winner);
         }
         let Some(_seat) = self.waiting.enter() else { return Status::Unavailable };
-        match tokio::time::timeout(BUDGET, self.refusals.news(partition.id())).await {
-            Ok(Ok(())) => look().unwrap_or(Status::None),
-            _ => Status::Unavailable,
-        }
+        let look = async {
+            let mut news = false;
+            loop {
+                // Read first: a claim that is decided in between shows as its decision.
+                let in_flight = partition.is_in_flight(coupon, user);
+                match partition.standing(coupon, user, 0) {
+                    Standing::Winner(winner) => return Status::Issued(winner),
+                    Standing::Evicted { retired_at } => {
+                        match self.outside.won(retired_at, coupon, user).await {
+                            Won::Yes(winner) => return Status::Issued(winner),
+                            Won::No if news => return Status::None,
+                            Won::No => {}
+                            Won::Unknown => return Status::Unavailable,
+                        }
+                    }
+                    Standing::Stopped => return Status::Unavailable,
+                    _ if in_flight => return Status::Pending,
+                    _ if news => return Status::None,
+                    _ => {}
+                }
+                news = self.refusals.news(partition.id()).await.is_ok();
+                if !news {
+                    return Status::Unavailable;
+                }
+            }
+        };
+        tokio::time::timeout(BUDGET, look).await.unwrap_or(Status::Unavailable)
     }
 }
 
@@ -220,6 +238,16 @@ impl<'a, O: Outside> Journey<'a, O> {
                     if let Some(outcome) = self.try_to_win(stock).await {
                         return outcome;
                     }
+                }
+                Standing::Evicted { retired_at } => {
+                    self.stage = Stage::Index;
+                    return match self.claims.outside.won(retired_at, self.coupon, self.user).await {
+                        Won::Yes(winner) => Outcome::Already(winner),
+                        Won::Unknown => Outcome::Unavailable,
+                        // Nothing of a retired coupon changes any more, so there is nothing to judge again.
+                        Won::No if !news && !self.hear_news().await => Outcome::Unavailable,
+                        Won::No => refused(Decision::Retired),
+                    };
                 }
                 Standing::NoDefinition if known > 0 => {
                     self.wait_for_definition(0).await;

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::log;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most winners look at their coupon within it, and memory is cheap.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Settings {
@@ -26,6 +30,8 @@ pub struct Settings {
     pub claims: ClaimSettings,
     #[serde(default)]
     pub consumer: ConsumerSettings,
+    #[serde(default)]
+    pub retirement: RetirementSettings,
 }
 
 /// Cached definitions.
@@ -71,6 +77,21 @@ impl Default for ConsumerSettings {
     }
 }
 
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetirementSettings {
+    /// How long after its end a coupon is retired. Its winners' receipts come from memory until then, from the database
+    /// ever after.
+    #[serde(with = "duration")]
+    pub after: Duration,
+}
+
+impl Default for RetirementSettings {
+    fn default() -> Self {
+        Self { after: WEEK }
+    }
+}
+
 impl Settings {
     pub fn log(&self) -> log::Settings {
         log::Settings {
@@ -104,6 +125,9 @@ impl platform::config::Settings for Settings {
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&self.consumer.session_timeout) {
             problems.add("consumer.session-timeout", "must be between 1s and 5m");
+        }
+        if !(Duration::from_secs(60)..=3660 * DAY).contains(&self.retirement.after) {
+            problems.add("retirement.after", "must be between 1m and 3660d");
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Guard {
     JoinersArrival,
     /// Without: a refusal counts at any offset, not only at the one that was acknowledged for this claim.
     AckedOffset,
+    /// Without: that the database has no row of a retired coupon's winner counts also before it has followed so far.
+    IndexIsLevel,
     /// Without: ids are drawn from a counter in the database, which may be restored.
     #[cfg(test)]
     IdsByTime,
@@ -29,7 +31,7 @@ pub(crate) enum Guard {
 
 impl Guard {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::ReadBack,
         Self::LogDecides,
         Self::MembershipFirst,
@@ -39,6 +41,7 @@ impl Guard {
         Self::Mac,
         Self::JoinersArrival,
         Self::AckedOffset,
+        Self::IndexIsLevel,
         Self::IdsByTime,
     ];
 }

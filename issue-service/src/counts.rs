@@ -80,7 +80,11 @@ impl Counts {
                 reason = "the length is the number of partitions, a u32"
             )]
             let partition = crate::ids::partition_of(*id, self.partitions.len() as u32);
-            let Some((_, count, offset)) = self.partitions[partition as usize].definition(*id) else {
+            let Some((count, offset)) = self.partitions[partition as usize].with(|ledger| {
+                // The keys of a retired coupon are deleted, so its count must not come back.
+                let coupon = ledger.coupon(*id).filter(|coupon| coupon.retired_at.is_none())?;
+                Some((coupon.count(), ledger.next()))
+            }) else {
                 continue;
             };
             let key = format!("coupon:{{{id}}}:count");

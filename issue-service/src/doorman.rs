@@ -192,6 +192,9 @@ impl<O: Outside> Shared<O> {
         let doubtful = std::mem::take(&mut *self.doubtful.lock());
         for (coupon, user) in doubtful {
             let partition = holding(partitions, coupon);
+            if partition.with(|ledger| ledger.is_retired(coupon)) {
+                continue; // its set is deleted
+            }
             // Read first: a claim that is decided in between shows as its decision.
             let in_flight = partition.is_in_flight(coupon, user);
             let won = partition.with(|ledger| {

@@ -4,6 +4,7 @@
 //! does no I/O and draws no random number, so every process that applied the same prefix of the partition
 //! holds the same state and the same digest. Rules never change for a record version that exists.
 
+pub mod checkpoints;
 mod digest;
 pub mod follower;
 pub mod partition;
@@ -12,7 +13,7 @@ pub mod snapshot;
 pub mod tail;
 mod winners;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::ids::{CouponId, UserId, partition_of};
 pub use digest::{DIGEST_EVERY, Digest, record_hash};
@@ -115,6 +116,8 @@ pub struct Ledger {
     next: u64,
     digest: Digest,
     coupons: HashMap<CouponId, Coupon>,
+    /// Retired coupons whose winners are in memory, by the offset of their retirement.
+    leaving: VecDeque<(u64, CouponId)>,
 }
 
 impl Ledger {
@@ -131,7 +134,11 @@ impl Ledger {
         digest: Digest,
         coupons: HashMap<CouponId, Coupon>,
     ) -> Self {
-        Self { partition, partitions, next, digest, coupons }
+        let in_memory = coupons.iter().filter(|(_, coupon)| !coupon.winners.are_evicted());
+        let mut leaving: Vec<_> =
+            in_memory.filter_map(|(id, coupon)| Some((coupon.retired_at?, *id))).collect();
+        leaving.sort_unstable();
+        Self { partition, partitions, next, digest, coupons, leaving: leaving.into() }
     }
 
     pub fn partition(&self) -> u32 {
@@ -152,8 +159,29 @@ impl Ledger {
         self.coupons.get(&coupon)
     }
 
+    pub fn is_retired(&self, coupon: CouponId) -> bool {
+        self.coupons.get(&coupon).is_some_and(|coupon| coupon.retired_at.is_some())
+    }
+
     pub fn coupons(&self) -> impl Iterator<Item = (&CouponId, &Coupon)> {
         self.coupons.iter()
+    }
+
+    /// Whether winners of retired coupons wait for the database to have them.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Lets go of the winners of every coupon that was retired below `watermark`, up to where the database follows:
+    /// it has them. No later decision looks at them, since retirement comes before membership.
+    pub fn evict(&mut self, watermark: u64) -> Vec<Winners> {
+        let mut evicted = Vec::new();
+        while let Some((_, coupon)) = self.leaving.pop_front_if(|(retired_at, _)| *retired_at < watermark) {
+            if let Some(coupon) = self.coupons.get_mut(&coupon) {
+                evicted.push(coupon.winners.evict());
+            }
+        }
+        evicted
     }
 
     /// Applies the record that is due next. After an error nothing has changed, and nothing must follow.
@@ -221,6 +249,7 @@ impl Ledger {
         match self.coupons.get_mut(&coupon) {
             Some(coupon) if coupon.retired_at.is_none() && entry.appended_at >= coupon.definition.ends_at => {
                 coupon.retired_at = Some(entry.offset);
+                self.leaving.push_back((entry.offset, coupon.definition.coupon));
                 Decision::RetireTaken
             }
             _ => Decision::Ignored,

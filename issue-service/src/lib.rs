@@ -20,6 +20,8 @@ pub mod log;
 #[cfg(test)]
 mod model;
 pub mod outside;
+pub mod reconciler;
 pub mod refusal;
+pub mod retirement;
 pub mod sink;
 pub mod store;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::doorman::Word;
 use crate::ids::{CouponId, UserId};
 use crate::ledger::Record;
+use crate::store::Won;
 
 /// A definition as the coupon service tells it. Times in milliseconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -91,6 +92,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// Definitions that have changed since a version.
     fn changed_since(&self, version: u64) -> impl Future<Output = Result<Changed, Away>> + Send;
+
+    /// What the database says of a user and a coupon that was retired at this offset.
+    fn won(&self, retired_at: u64, coupon: CouponId, user: UserId) -> impl Future<Output = Won> + Send;
 
     /// Ids of coupons whose definitions have changed, as text. Redis carries it: some may be lost.
     fn announced(&self) -> broadcast::Receiver<Bytes>;

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Row, Transaction};
 
+use crate::control::{Guard, without};
 use crate::ids::{CouponId, UserId};
 use crate::ledger::snapshot::{Snapshot, Watermark};
 use crate::ledger::{Coupon, Definition, Digest, Ledger, Winner, Winners};
@@ -66,6 +67,27 @@ pub struct CouponRow {
     pub count: u32,
 }
 
+/// What the database says of a user and a retired coupon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Won {
+    Yes(Winner),
+    /// And never will.
+    No,
+    /// It has not followed the log up to the retirement, so it may not have the row yet.
+    Unknown,
+}
+
+impl Won {
+    /// A row is a row; that there is none says something only where the watermark has passed the retirement.
+    pub(crate) fn judge(row: Option<Winner>, watermark: Watermark, retired_at: u64) -> Self {
+        match row {
+            Some(winner) => Self::Yes(winner),
+            None if watermark.next > retired_at || without(Guard::IndexIsLevel) => Self::No,
+            None => Self::Unknown,
+        }
+    }
+}
+
 /// Works on a connection of the pool. One that was given up in the middle, or met an error, is thrown away: a
 /// transaction may be open on it.
 pub async fn on_connection<T, E: From<sqlx::Error>>(
@@ -120,6 +142,15 @@ pub async fn claim_topic(pool: &MySqlPool, partitions: u32, topic_id: &str) -> s
     .await
 }
 
+/// Which topic this database belongs to.
+pub async fn topic_id(pool: &MySqlPool) -> sqlx::Result<String> {
+    on_connection(pool, async |db| {
+        let owner = sqlx::query("SELECT topic_id FROM ledger_meta WHERE id = 1");
+        within(owner.fetch_one(db)).await?.try_get(0)
+    })
+    .await
+}
+
 pub async fn watermark(db: &mut MySqlConnection, partition: u32) -> Result<Watermark, StoreError> {
     let row =
         sqlx::query("SELECT `next`, digest, last_record_hash FROM ledger_watermarks WHERE log_partition = ?")
@@ -139,24 +170,59 @@ fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
         .map_err(|_| StoreError::Contradiction(format!("a digest of {} bytes", bytes.len())))
 }
 
+/// Reads everything as of one moment.
+async fn at_one_moment<T>(
+    pool: &MySqlPool,
+    read: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    on_connection(pool, async |connection| {
+        // Also where the server's default is another one.
+        let isolation = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+        within(isolation.execute(&mut *connection)).await?;
+        let begin = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+        let mut transaction = within(begin).await?;
+        let found = read(&mut transaction).await?;
+        transaction.rollback().await?;
+        Ok(found)
+    })
+    .await
+}
+
 /// Reads partitions as of one moment.
 pub async fn snapshots(
     pool: &MySqlPool,
     partitions: u32,
     wanted: &[u32],
 ) -> Result<Vec<Snapshot>, StoreError> {
-    on_connection(pool, async |connection| {
-        // Also where the server's default is another one: all partitions as of the same moment.
-        let isolation = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
-        within(isolation.execute(&mut *connection)).await?;
-        let begin = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-        let mut transaction = within(begin).await?;
+    at_one_moment(pool, async |db| {
         let mut read = Vec::with_capacity(wanted.len());
         for partition in wanted {
-            read.push(snapshot(&mut transaction, *partition, partitions).await?);
+            read.push(snapshot(db, *partition, partitions).await?);
         }
-        transaction.rollback().await?;
         Ok(read)
+    })
+    .await
+}
+
+/// Whether the user has won a coupon that was retired at this offset. Every winner has a row once the watermark has
+/// passed it; it is read with the rows, so that a database that went back denies nobody.
+pub async fn won_before(
+    pool: &MySqlPool,
+    partition: u32,
+    retired_at: u64,
+    coupon: CouponId,
+    user: UserId,
+) -> Result<Won, StoreError> {
+    at_one_moment(pool, async |db| {
+        let query =
+            sqlx::query("SELECT place, issued_at FROM coupon_issues WHERE coupon_id = ? AND user_id = ?")
+                .bind(coupon.0)
+                .bind(user.0);
+        let row = within(query.fetch_optional(&mut *db)).await?;
+        let row = row
+            .map(|row| Ok::<_, sqlx::Error>(Winner { place: row.try_get(0)?, issued_at: row.try_get(1)? }));
+        let watermark = within(watermark(db, partition)).await?;
+        Ok(Won::judge(row.transpose()?, watermark, retired_at))
     })
     .await
 }
@@ -184,15 +250,22 @@ async fn snapshot(
             ends_at: row.try_get(4)?,
             closed: row.try_get(5)?,
         };
-        counts.insert(coupon, row.try_get::<u32, _>(7)?);
-        let winners = Winners::default();
-        coupons.insert(coupon, Coupon { definition, retired_at: row.try_get(6)?, winners });
+        let (retired_at, count): (Option<u64>, u32) = (row.try_get(6)?, row.try_get(7)?);
+        let winners = if retired_at.is_some_and(|offset| offset < watermark.next) {
+            Winners::only_counted(count)
+        } else {
+            counts.insert(coupon, count);
+            Winners::default()
+        };
+        coupons.insert(coupon, Coupon { definition, retired_at, winners });
     }
     let mut rows = sqlx::query(
         "SELECT i.coupon_id, i.user_id, i.place, i.issued_at FROM coupon_issues i \
-         JOIN issue_coupons c ON c.coupon_id = i.coupon_id WHERE c.log_partition = ?",
+         JOIN issue_coupons c ON c.coupon_id = i.coupon_id \
+         WHERE c.log_partition = ? AND (c.retire_offset IS NULL OR c.retire_offset >= ?)",
     )
     .bind(partition)
+    .bind(watermark.next)
     .fetch(&mut *connection);
     let mut highest: HashMap<CouponId, u32> = HashMap::new();
     while let Some(row) = within(rows.try_next()).await? {
@@ -204,8 +277,8 @@ async fn snapshot(
             coupon.winners.insert(user, winner);
         }
     }
-    for (id, coupon) in &coupons {
-        let (rows, count, last) = (coupon.count(), counts[id], highest.get(id).copied().unwrap_or(0));
+    for (id, count) in counts {
+        let (rows, last) = (coupons[&id].count(), highest.get(&id).copied().unwrap_or(0));
         if rows != count || count != last {
             return Err(StoreError::Contradiction(format!(
                 "coupon {id} has {rows} rows, a count of {count} and {last} as the highest place"
@@ -286,19 +359,51 @@ pub async fn insert_issues(db: &mut MySqlConnection, rows: &[IssueRow]) -> sqlx:
     Ok(())
 }
 
-pub async fn insert_digest(
+/// Stores a digest. One that is stored already must be the same.
+pub async fn put_digest(
     db: &mut MySqlConnection,
     partition: u32,
     next: u64,
-    digest: Digest,
-) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO ledger_digests (log_partition, `next`, digest) VALUES (?, ?, ?)")
+    ours: Digest,
+) -> Result<(), StoreError> {
+    let insert =
+        sqlx::query("INSERT IGNORE INTO ledger_digests (log_partition, `next`, digest) VALUES (?, ?, ?)")
+            .bind(partition)
+            .bind(next)
+            .bind(&ours.0[..]);
+    if insert.execute(&mut *db).await?.rows_affected() == 1 {
+        return Ok(());
+    }
+    let stored = sqlx::query("SELECT digest FROM ledger_digests WHERE log_partition = ? AND `next` = ?")
         .bind(partition)
         .bind(next)
-        .bind(&digest.0[..])
-        .execute(&mut *db)
+        .fetch_one(db)
         .await?;
-    Ok(())
+    let stored = digest(stored.try_get(0)?)?;
+    if stored == ours {
+        return Ok(());
+    }
+    Err(StoreError::Contradiction(format!(
+        "the digest of everything below offset {next} is stored as {stored:?}, and is {ours:?} by the log"
+    )))
+}
+
+/// The digests that are stored from one place to another, both included: the first thousand of them, in order.
+pub async fn digests(
+    pool: &MySqlPool,
+    partition: u32,
+    first: u64,
+    last: u64,
+) -> Result<Vec<(u64, Digest)>, StoreError> {
+    let query = sqlx::query(
+        "SELECT `next`, digest FROM ledger_digests WHERE log_partition = ? AND `next` BETWEEN ? AND ? \
+         ORDER BY `next` LIMIT 1000",
+    )
+    .bind(partition)
+    .bind(first)
+    .bind(last);
+    let rows = on_connection(pool, async |db| within(query.fetch_all(db)).await).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, digest(row.try_get(1)?)?))).collect()
 }
 
 /// A user's coupons, newest first, older than the cursor `(issued_at, coupon)`.

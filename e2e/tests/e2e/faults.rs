@@ -2,7 +2,7 @@
 //!
 //! A fault counts only if at least [`IN_FLIGHT`] claims were under way when it struck; otherwise the test fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::access_log::{AccessLine, AccessLog};
 use e2e::client::Client;
@@ -22,9 +22,12 @@ const ANSWERS: usize = 400;
 const FROZEN: Duration = Duration::from_millis(200);
 /// The gateway stops using a dead instance within this.
 const NOTICE: Duration = Duration::from_secs(3);
+/// The reconciler has found and mended every difference within this.
+const RECONCILED: Duration = Duration::from_secs(30);
 
 /// What was seen of a fault.
 struct Struck {
+    coupon: u64,
     record: Record,
     /// As the gateway's access log has them.
     claims: Vec<AccessLine>,
@@ -66,7 +69,7 @@ async fn race_with(strike: impl AsyncFnOnce(&Stack, &Live, u64) -> Moment) -> St
     audit::check(&mysql, coupon, STOCK, &record).await;
     audit::wait_for_issued(&client, coupon, STOCK as u64, Duration::from_secs(60)).await;
     let claims = log.lines().into_iter().filter(|line| line.route == "coupon-issues-claim").collect();
-    Struck { record, claims }
+    Struck { coupon, record, claims }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,6 +159,14 @@ async fn the_redis_master_dies() {
     // The own door serves everybody meanwhile; one in a thousand may have waited too long for it.
     let failed = struck.record.failed().count();
     assert!(failed * 1_000 <= struck.record.attempts.len(), "{failed} failed: {:?}", struck.record.sample());
+    // Whatever the new master had not heard of is told to it.
+    let stack = Stack::load();
+    let rows = audit::rows(&audit::mysql(&stack).await, struck.coupon).await;
+    let begin = Instant::now();
+    while audit::redis_users(&stack, struck.coupon).await != rows.keys().copied().collect() {
+        assert!(begin.elapsed() < RECONCILED, "the set is not the rows' users after {RECONCILED:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

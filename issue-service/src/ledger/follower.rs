@@ -38,7 +38,30 @@ enum Command {
 #[derive(Debug)]
 pub struct Follower {
     commands: Option<mpsc::Sender<Command>>,
+    brake: Brake,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Stops partitions for what others have found out: to their reader they are broken. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Brake(mpsc::Sender<Halt>);
+
+#[derive(Debug)]
+struct Halt {
+    /// None is every partition, also those that are to be followed later.
+    partition: Option<u32>,
+    why: String,
+}
+
+impl Brake {
+    pub fn halt(&self, partition: u32, why: String) {
+        // Fails only when the follower has ended.
+        let _ = self.0.send(Halt { partition: Some(partition), why });
+    }
+
+    pub fn halt_all(&self, why: String) {
+        let _ = self.0.send(Halt { partition: None, why });
+    }
 }
 
 impl Follower {
@@ -63,14 +86,16 @@ impl Follower {
             .set("queued.min.messages", "10000")
             .create()?;
         let (commands, inbox) = mpsc::channel();
+        let (brake, halts) = mpsc::channel();
         let (topic, lifecycle) = (kafka.topic.clone(), lifecycle.clone());
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
             let _watch = lifecycle.fail_on_panic("the follower of the log");
-            Thread { consumer, topic, reader, following: HashMap::new(), in_doubt: false, asked: None }
-                .run(&inbox);
+            let following = HashMap::new();
+            let (in_doubt, asked, halted) = (false, None, None);
+            Thread { consumer, topic, reader, following, in_doubt, asked, halts, halted }.run(&inbox);
         });
         match thread {
-            Ok(thread) => Ok(Self { commands: Some(commands), thread: Some(thread) }),
+            Ok(thread) => Ok(Self { commands: Some(commands), brake: Brake(brake), thread: Some(thread) }),
             Err(error) => Err(KafkaError::ClientCreation(error.to_string())),
         }
     }
@@ -82,6 +107,10 @@ impl Follower {
 
     pub fn leave(&self, partition: u32) {
         self.send(Command::Leave { partition });
+    }
+
+    pub fn brake(&self) -> Brake {
+        self.brake.clone()
     }
 
     fn send(&self, command: Command) {
@@ -111,6 +140,9 @@ struct Thread<R> {
     in_doubt: bool,
     /// When the bounds were last asked for.
     asked: Option<Instant>,
+    halts: mpsc::Receiver<Halt>,
+    /// Why nothing is followed any more.
+    halted: Option<String>,
 }
 
 impl<R: Reader> Thread<R> {
@@ -135,6 +167,9 @@ impl<R: Reader> Thread<R> {
                 }
             }
             self.follow(&wanted);
+            while let Ok(halt) = self.halts.try_recv() {
+                self.halt(halt);
+            }
             if self.in_doubt {
                 self.settle_doubt();
             }
@@ -184,6 +219,10 @@ impl<R: Reader> Thread<R> {
         if wanted.is_empty() {
             return;
         }
+        if let Some(why) = &self.halted {
+            wanted.keys().for_each(|partition| self.reader.broken(*partition, why.clone()));
+            return;
+        }
         let mut assignment = TopicPartitionList::new();
         for (partition, next) in wanted {
             self.leave(*partition);
@@ -196,6 +235,20 @@ impl<R: Reader> Thread<R> {
                     self.reader.broken(*partition, format!("it can't be assigned: {error}"));
                 }
             }
+        }
+    }
+
+    fn halt(&mut self, Halt { partition, why }: Halt) {
+        let halted = match partition {
+            Some(partition) => vec![partition],
+            None => self.following.keys().copied().collect(),
+        };
+        for number in halted {
+            self.leave(number);
+            self.reader.broken(number, why.clone());
+        }
+        if partition.is_none() {
+            self.halted = Some(why);
         }
     }
 
@@ -228,7 +281,8 @@ impl<R: Reader> Thread<R> {
     }
 
     /// Asks for the bounds of every partition until they are known: one that is due outside of them was cut; the
-    /// others are assigned again where they were.
+    /// others are assigned again, from the record before, by which their reader knows whether they were cut and have
+    /// grown since.
     fn settle_doubt(&mut self) {
         if self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
             return; // the others are read meanwhile
@@ -243,7 +297,7 @@ impl<R: Reader> Thread<R> {
             };
             let due = i64::try_from(next).unwrap_or(i64::MAX);
             if (low..=high).contains(&due) {
-                again.insert(partition, next);
+                again.insert(partition, next.saturating_sub(1));
             } else {
                 self.reader.broken(
                     partition,

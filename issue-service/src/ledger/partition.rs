@@ -4,6 +4,7 @@
 //! flight has exactly one entry here, from before it is handed to the producer until its record was read back
 //! or its delivery failed.
 
+mod upkeep;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -46,6 +47,8 @@ struct Inner {
     shown: HashMap<Key, Vec<oneshot::Sender<()>>>,
     /// Coupons with news that nobody has taken yet.
     changed: HashSet<CouponId>,
+    /// Coupons for which claims went past the doorman, and nobody has taken them yet.
+    own_doors: HashSet<CouponId>,
     attempts: u64,
     unacked: u32,
     /// The last acknowledgement, or when the first of the claims that now lack one was sent.
@@ -78,7 +81,8 @@ pub enum Answer {
     Already(Winner),
     /// The record lost, at the offset that its acknowledgement named.
     Lost(Decision),
-    /// The claim that this request joined has lost, but it was sent before this request arrived.
+    /// The claim has lost, and that refuses nobody who hears this: it was sent before this request, which joined it, had
+    /// arrived, or the coupon is retired, which is said of winners, too.
     JoinedALoser,
     /// Not acknowledged: it may or may not be in the log.
     Unknown,
@@ -98,6 +102,11 @@ pub enum Standing {
     },
     Open {
         stock: u32,
+    },
+    /// The coupon was retired at this offset and its winners have left memory: only the database knows whether the user
+    /// is one of them.
+    Evicted {
+        retired_at: u64,
     },
     /// The partition has stopped, and the user is not known as a winner.
     Stopped,
@@ -150,6 +159,7 @@ impl Partition {
                 at_offset: BTreeMap::new(),
                 shown: HashMap::new(),
                 changed: HashSet::new(),
+                own_doors: HashSet::new(),
                 attempts: 0,
                 unacked: 0,
                 progress: Instant::now(),
@@ -197,6 +207,10 @@ impl Partition {
         {
             return Standing::Winner(winner);
         }
+        let evicted = coupon.filter(|coupon| coupon.winners.are_evicted());
+        if let Some(retired_at) = evicted.and_then(|coupon| coupon.retired_at) {
+            return Standing::Evicted { retired_at };
+        }
         if self.is_stopped() {
             return Standing::Stopped;
         }
@@ -225,11 +239,6 @@ impl Partition {
     /// Claims that are in flight from this process.
     pub fn in_flight(&self) -> usize {
         self.inner.lock().in_flight.len()
-    }
-
-    /// The coupons whose count or definition has changed since this was asked last.
-    pub fn take_changed(&self) -> HashSet<CouponId> {
-        std::mem::take(&mut self.inner.lock().changed)
     }
 
     /// Applies a record of the log and answers everybody whom it concerns.
@@ -346,6 +355,9 @@ impl Partition {
             return Entrance::Wait(Turn { partition: self, coupon, call, called: false });
         }
         waiting.in_flight += 1;
+        if pass != Pass::Doorman {
+            inner.own_doors.insert(coupon);
+        }
         if inner.unacked == 0 {
             inner.progress = now;
         }
@@ -453,7 +465,8 @@ impl Inner {
     fn lost(&mut self, key: Key, decision: Decision) {
         let Some(in_flight) = self.take(key) else { return };
         for waiter in in_flight.waiters {
-            let own = waiter.arrived <= in_flight.enqueued || without(Guard::JoinersArrival);
+            let own = (waiter.arrived <= in_flight.enqueued && decision != Decision::Retired)
+                || without(Guard::JoinersArrival);
             let answer = if own { Answer::Lost(decision) } else { Answer::JoinedALoser };
             let _ = waiter.answer.send(answer);
         }

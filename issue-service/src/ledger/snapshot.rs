@@ -33,16 +33,26 @@ pub enum Step {
 #[error("the record at offset {0} is not the one that was written down: the log was cut or replaced")]
 pub struct Replaced(pub u64);
 
-/// Follow the partition from [`Resume::start`], and ask about each record.
-#[derive(Debug, Clone, Copy)]
+/// Follow the partition from [`Resume::start`], and ask about each record. Whoever has to begin anew in between begins
+/// with the record before the one that is due: the last one that was applied must still be the same, too.
+#[derive(Debug, Clone)]
 pub struct Resume {
     watermark: Watermark,
     reached: bool,
+    last: Option<Last>,
+}
+
+/// The record that was applied last. A copy, because a hash of each one would cost more.
+#[derive(Debug, Clone, Default)]
+struct Last {
+    offset: u64,
+    appended_at: u64,
+    value: Vec<u8>,
 }
 
 impl Resume {
     pub fn new(watermark: Watermark) -> Self {
-        Self { watermark, reached: false }
+        Self { watermark, reached: false, last: None }
     }
 
     /// The record before the watermark, which must still be the same one.
@@ -52,17 +62,30 @@ impl Resume {
 
     /// `due` is the offset that the ledger is waiting for.
     pub fn check(&mut self, entry: Entry<'_>, due: u64) -> Result<Step, Replaced> {
-        if !self.reached {
-            if entry.offset != self.start() {
-                return Ok(Step::Skip);
-            }
-            self.reached = true;
-            if self.watermark.next > 0 && record_hash(entry) != self.watermark.last_record_hash {
-                return Err(Replaced(entry.offset));
-            }
+        if !self.reached && entry.offset != self.start() {
+            return Ok(Step::Skip);
+        }
+        self.reached = true;
+        if entry.offset < due {
+            let replaced = entry.offset + 1 == due && !self.was_last(entry);
+            return if replaced { Err(Replaced(entry.offset)) } else { Ok(Step::Skip) };
         }
         // A gap is the ledger's to notice.
-        Ok(if entry.offset < due { Step::Skip } else { Step::Apply })
+        let last = self.last.get_or_insert_default();
+        (last.offset, last.appended_at) = (entry.offset, entry.appended_at);
+        last.value.clear();
+        last.value.extend_from_slice(entry.value);
+        Ok(Step::Apply)
+    }
+
+    fn was_last(&self, entry: Entry<'_>) -> bool {
+        match &self.last {
+            None => record_hash(entry) == self.watermark.last_record_hash,
+            Some(last) => {
+                (last.offset, last.appended_at, &*last.value)
+                    == (entry.offset, entry.appended_at, entry.value)
+            }
+        }
     }
 }
 
@@ -95,5 +118,23 @@ mod tests {
         assert_eq!(resume.check(entry(9, b"z"), 8), Ok(Step::Apply), "the ledger sees the gap");
         let mut resume = Resume::new(watermark);
         assert_eq!(resume.check(entry(6, b"other"), 7), Err(Replaced(6)));
+    }
+
+    /// A log that was cut below what was read and has grown again is in range, and holds other records.
+    #[test]
+    fn whoever_begins_anew_must_meet_the_last_record_again() {
+        let last_record_hash = record_hash(entry(6, b"x"));
+        let mut resume = Resume::new(Watermark { next: 7, last_record_hash, ..Watermark::default() });
+        for _ in 0..2 {
+            assert_eq!(resume.check(entry(6, b"x"), 7), Ok(Step::Skip), "nothing was applied yet");
+        }
+        assert_eq!(resume.clone().check(entry(6, b"other"), 7), Err(Replaced(6)));
+        assert_eq!(resume.check(entry(7, b"y"), 7), Ok(Step::Apply));
+        assert_eq!(resume.check(entry(8, b"z"), 8), Ok(Step::Apply));
+        assert_eq!(resume.check(entry(8, b"z"), 9), Ok(Step::Skip));
+        assert_eq!(resume.clone().check(entry(8, b"other"), 9), Err(Replaced(8)));
+        let later = Entry { appended_at: 2, ..entry(8, b"z") };
+        assert_eq!(resume.clone().check(later, 9), Err(Replaced(8)), "written again");
+        assert_eq!(resume.check(entry(9, b"a"), 9), Ok(Step::Apply));
     }
 }

@@ -6,31 +6,44 @@ use std::sync::Arc;
 use platform::health::ComponentHandle;
 use rdkafka::message::BorrowedMessage;
 
-use super::Entry;
+use super::checkpoints::Checkpoints;
 use super::follower::Reader;
 use super::partition::Partition;
 use super::snapshot::{Resume, Step};
+use super::{DIGEST_EVERY, Entry, Ledger};
 
 #[derive(Debug)]
 pub struct Tail {
     partitions: Arc<[Partition]>,
     resumes: Vec<Resume>,
+    checkpoints: Arc<Checkpoints>,
     /// Down when a partition has stopped.
     health: ComponentHandle,
 }
 
 impl Tail {
     /// `resumes` says, partition by partition, where each one's snapshot ended.
-    pub fn new(partitions: Arc<[Partition]>, resumes: Vec<Resume>, health: ComponentHandle) -> Self {
+    pub fn new(
+        partitions: Arc<[Partition]>,
+        resumes: Vec<Resume>,
+        checkpoints: Arc<Checkpoints>,
+        health: ComponentHandle,
+    ) -> Self {
         health.up();
-        Self { partitions, resumes, health }
+        Self { partitions, resumes, checkpoints, health }
     }
 
     pub(crate) fn apply(&mut self, number: u32, entry: Entry<'_>) -> Result<(), String> {
         let partition = &self.partitions[number as usize];
         match self.resumes[number as usize].check(entry, partition.next()) {
             Ok(Step::Skip) => Ok(()),
-            Ok(Step::Apply) => partition.apply(entry).map(|_| ()).map_err(|stop| stop.to_string()),
+            Ok(Step::Apply) => {
+                partition.apply(entry).map_err(|stop| stop.to_string())?;
+                if partition.next().is_multiple_of(DIGEST_EVERY) {
+                    self.checkpoints.add(number, partition.next(), partition.with(Ledger::digest));
+                }
+                Ok(())
+            }
             Err(replaced) => Err(replaced.to_string()),
         }
     }

@@ -117,6 +117,35 @@ fn a_retirement_counts_only_after_the_end_and_is_terminal() {
 }
 
 #[test]
+fn winners_leave_memory_only_when_the_watermark_has_passed_their_retirement() {
+    let mut log = Log::new();
+    log.define(1, 10);
+    log.claim(1);
+    log.at = END;
+    assert!(log.ledger.evict(u64::MAX).is_empty(), "not retired");
+    let retired_at = log.ledger.next();
+    log.retire();
+    assert!(log.ledger.is_leaving());
+    assert!(
+        log.ledger.evict(retired_at).is_empty(),
+        "the database has everything below, and not the retirement"
+    );
+    assert!(log.coupon().winners.get(UserId(1)).is_some());
+    let evicted = log.ledger.evict(retired_at + 1);
+    assert_eq!(evicted.iter().map(Winners::count).collect::<Vec<_>>(), [1]);
+    assert!(!log.ledger.is_leaving());
+    assert_eq!((log.coupon().winners.get(UserId(1)), log.coupon().count()), (None, 1));
+    // From a snapshot that still has them.
+    let mut winners = Winners::default();
+    winners.add(UserId(1), START);
+    let coupon = Coupon { winners, ..log.coupon().clone() };
+    let coupons = HashMap::from([(COUPON, coupon)]);
+    let mut restored =
+        Ledger::restore(log.ledger.partition(), PARTITIONS, retired_at + 1, Digest::default(), coupons);
+    assert_eq!((restored.evict(retired_at).len(), restored.evict(retired_at + 1).len()), (0, 1));
+}
+
+#[test]
 fn what_cannot_be_read_changes_nothing_but_the_digest() {
     let mut log = Log::new();
     log.define(1, 1);
@@ -191,6 +220,22 @@ proptest! {
                 prop_assert_eq!(decided.place.map(|place| place as usize), Some(accepted.len()));
                 prop_assert!((START..END).contains(&log.at));
             }
+        }
+    }
+
+    /// Whoever lets go of winners, and whenever, comes to the same decisions and the same digest.
+    #[test]
+    fn letting_go_of_winners_changes_no_decision(history in proptest::collection::vec((any_record(), 0..3_000_u64, 0..40_u64), 1..120)) {
+        let (mut keeping, mut letting_go) = (Log::new(), Log::new());
+        keeping.at = START - 2_000;
+        for (record, pause, lag) in history {
+            keeping.at += pause;
+            letting_go.at = keeping.at;
+            prop_assert_eq!(keeping.append(record), letting_go.append(record));
+            letting_go.ledger.evict(letting_go.ledger.next().saturating_sub(lag));
+            prop_assert_eq!(keeping.ledger.digest(), letting_go.ledger.digest());
+            let count = |log: &Log| log.ledger.coupon(COUPON).map(Coupon::count);
+            prop_assert_eq!(count(&keeping), count(&letting_go));
         }
     }
 }

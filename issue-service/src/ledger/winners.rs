@@ -14,10 +14,12 @@ pub struct Winner {
     pub issued_at: u64,
 }
 
-/// Only ever grows: nobody loses what the log gave.
+/// Only ever grows: nobody loses what the log gave. Those of a retired coupon leave memory together, and stay counted.
 #[derive(Debug, Clone, Default)]
 pub struct Winners {
     table: HashMap<UserId, Packed, BuildHasherDefault<IdHasher>>,
+    /// Of those who have left memory.
+    evicted: u32,
 }
 
 /// Place in the upper 24 bits, milliseconds in the lower 40 (until the year 2004 after [`EPOCH`]).
@@ -41,8 +43,23 @@ impl Packed {
 }
 
 impl Winners {
+    /// So many, and who they are is in the database only.
+    pub fn only_counted(count: u32) -> Self {
+        Self { evicted: count, ..Self::default() }
+    }
+
+    /// Leaves only the count behind.
+    pub fn evict(&mut self) -> Self {
+        std::mem::replace(self, Self::only_counted(self.count()))
+    }
+
+    /// Whether there are some of whom this knows nothing.
+    pub fn are_evicted(&self) -> bool {
+        self.evicted > 0
+    }
+
     pub fn count(&self) -> u32 {
-        u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.table.len()).unwrap_or(u32::MAX).saturating_add(self.evicted)
     }
 
     pub fn get(&self, user: UserId) -> Option<Winner> {
@@ -103,6 +120,17 @@ mod tests {
         assert!(winners.insert(UserId(8), last));
         assert_eq!(winners.get(UserId(8)), Some(last));
         assert!(!winners.insert(UserId(8), last), "twice");
+    }
+
+    #[test]
+    fn who_has_left_memory_is_still_counted() {
+        let mut winners = Winners::default();
+        winners.evict();
+        assert!(!winners.are_evicted(), "nobody has won, and that is known");
+        winners.add(UserId(5), 1_795_000_000_123);
+        let evicted = winners.evict();
+        assert_eq!((evicted.count(), evicted.users().collect::<Vec<_>>()), (1, vec![UserId(5)]));
+        assert_eq!((winners.count(), winners.get(UserId(5)), winners.are_evicted()), (1, None, true));
     }
 
     /// Time-ordered ids with few random bits must not pile up in one part of the table.

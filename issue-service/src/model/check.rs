@@ -17,6 +17,7 @@ struct State {
     from: u64,
     definition: Definition,
     count: u32,
+    retired: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Log {
                 match Record::decode(&stored.value) {
                     Ok(Record::Definition(definition)) => log.define(offset, definition),
                     Ok(Record::Claim { coupon, user }) => log.claim(offset, stored.at, coupon, user),
+                    Ok(Record::Retire { coupon }) => log.retire(offset, stored.at, coupon),
                     _ => {}
                 }
             }
@@ -47,20 +49,30 @@ impl Log {
     fn define(&mut self, offset: u64, mut definition: Definition) {
         let told = self.0.entry(definition.coupon).or_default();
         let count = told.states.last().map_or(0, |state| state.count);
-        if told.states.last().is_none_or(|state| state.definition.version < definition.version) {
+        let newer = |state: &State| !state.retired && state.definition.version < definition.version;
+        if told.states.last().is_none_or(newer) {
             definition.stock = definition.stock.max(count);
-            told.states.push(State { from: offset + 1, definition, count });
+            told.states.push(State { from: offset + 1, definition, count, retired: false });
+        }
+    }
+
+    fn retire(&mut self, offset: u64, at: u64, coupon: CouponId) {
+        let Some(told) = self.0.get_mut(&coupon) else { return };
+        if let Some(state) = told.states.last().copied()
+            && at >= state.definition.ends_at
+        {
+            told.states.push(State { from: offset + 1, retired: true, ..state });
         }
     }
 
     fn claim(&mut self, offset: u64, at: u64, coupon: CouponId, user: UserId) {
         let Some(told) = self.0.get_mut(&coupon) else { return };
-        let Some(State { definition, count, .. }) = told.states.last().copied() else { return };
-        let open = !definition.closed && (definition.starts_at..definition.ends_at).contains(&at);
+        let Some(State { definition, count, retired, .. }) = told.states.last().copied() else { return };
+        let open = !retired && !definition.closed && (definition.starts_at..definition.ends_at).contains(&at);
         if open && count < definition.stock && !told.winners.contains_key(&user) {
             let count = count + 1;
             told.winners.insert(user, (offset, Winner { place: count, issued_at: at }));
-            told.states.push(State { from: offset + 1, definition, count });
+            told.states.push(State { from: offset + 1, definition, count, retired });
         }
     }
 }
@@ -122,7 +134,9 @@ fn answer(world: &World, told: &Told, said: &Said) -> Result<(), &'static str> {
         }
         Answer::Claim(Outcome::Ended) => {
             let over = |state: &State| {
-                state.definition.closed || state.definition.ends_at <= said.answered_at + slack
+                state.retired
+                    || state.definition.closed
+                    || state.definition.ends_at <= said.answered_at + slack
             };
             if !told.ever(from, to, over) {
                 return Err("I7: told ENDED before the end");

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::gate::Gate;
 use super::world::World;
 use crate::ledger::snapshot::{Snapshot, Watermark};
-use crate::sink::around::{Around, Incoming, Written};
+use crate::sink::around::{Around, Incoming};
 use crate::sink::batch::{Batch, DeadLetter};
 use crate::sink::worker::Worker;
 use crate::store::StoreError;
@@ -46,7 +46,7 @@ impl Around for Seen {
         self.world.database.watermark(partition).await
     }
 
-    async fn write(&self, partition: u32, batch: &Batch) -> Result<Written, StoreError> {
+    async fn write(&self, partition: u32, batch: &Batch) -> Result<bool, StoreError> {
         self.world.database.write(partition, batch).await
     }
 

@@ -10,9 +10,8 @@ use super::dice::Dice;
 use crate::ids::{CouponId, UserId};
 use crate::ledger::snapshot::{Snapshot, Watermark};
 use crate::ledger::{Coupon, Definition, Digest, Ledger, Winner, Winners};
-use crate::sink::around::Written;
 use crate::sink::batch::{Batch, Part};
-use crate::store::{CouponRow, IssueRow, StoreError};
+use crate::store::{CouponRow, IssueRow, StoreError, Won};
 
 /// innodb_lock_wait_timeout of [`crate::store::begin`], and its wait_timeout.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -114,6 +113,10 @@ impl Database {
             let watermark = tables.watermarks.get(partition).copied().unwrap_or_default();
             let rows = tables.coupons.iter().filter(|(_, (of, _))| of == partition);
             let coupons = rows.map(|(id, (_, row))| {
+                if row.retired_at.is_some_and(|offset| offset < watermark.next) {
+                    let winners = Winners::only_counted(row.count);
+                    return (*id, Coupon { definition: row.definition, retired_at: row.retired_at, winners });
+                }
                 let mut winners = Winners::default();
                 let all = (*id, UserId(0))..=(*id, UserId(u64::MAX));
                 for ((_, user), issue) in tables.issues.range(all) {
@@ -128,7 +131,14 @@ impl Database {
         Ok(wanted.iter().map(snapshot).collect())
     }
 
-    pub(super) async fn write(&self, partition: u32, batch: &Batch) -> Result<Written, StoreError> {
+    pub(super) async fn won(&self, partition: u32, retired_at: u64, coupon: CouponId, user: UserId) -> Won {
+        let Ok(tables) = self.answer().await else { return Won::Unknown };
+        let row = tables.issues.get(&(coupon, user));
+        let row = row.map(|row| Winner { place: row.place, issued_at: row.issued_at });
+        Won::judge(row, tables.watermarks.get(&partition).copied().unwrap_or_default(), retired_at)
+    }
+
+    pub(super) async fn write(&self, partition: u32, batch: &Batch) -> Result<bool, StoreError> {
         for parts in Batch::transactions() {
             self.answer().await?;
             let mut session = Session::begin(self);
@@ -140,7 +150,7 @@ impl Database {
                         let found =
                             session.tables(self)?.watermarks.get(&partition).copied().unwrap_or_default();
                         if found.next != batch.from {
-                            return Ok(Written::Moved);
+                            return Ok(false);
                         }
                         session.changes.watermarks.insert(partition, batch.to);
                     }
@@ -155,7 +165,7 @@ impl Database {
                             if committed.issues.contains_key(&key)
                                 || session.changes.issues.insert(key, *row).is_some()
                             {
-                                return Ok(Written::Doubled(format!("{key:?}")));
+                                return Err(StoreError::Contradiction(format!("doubled: {key:?}")));
                             }
                         }
                     }
@@ -172,7 +182,7 @@ impl Database {
                 return Err(gone()); // the answer to the commit was lost
             }
         }
-        Ok(Written::Yes)
+        Ok(true)
     }
 }
 

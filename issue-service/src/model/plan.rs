@@ -80,6 +80,10 @@ pub(super) enum Event {
     Garbage {
         partition: u32,
     },
+    /// Somebody writes a retirement, early or late.
+    Retire {
+        coupon: usize,
+    },
     DatabaseAway {
         ms: u64,
     },
@@ -128,8 +132,10 @@ impl Plan {
             late: rough(25),
             refused: rough(10),
         };
-        let skew = if dice.percent(70) { 0 } else { dice.below(200) };
-        let lag = if dice.percent(50) { 2 } else { dice.below(120) };
+        // A window opens under a crowd, whose servers do not agree on the time and are behind.
+        let opening = dice.percent(20);
+        let skew = if !opening && dice.percent(70) { 0 } else { dice.below(200) };
+        let lag = if !opening && dice.percent(50) { 2 } else { dice.below(120) };
         let when = || dice.below(LAST_EVENT);
         let mut events = Vec::new();
         for coupon in 0..coupons {
@@ -139,6 +145,11 @@ impl Plan {
             let stock = u32::try_from(1 + dice.below(4)).unwrap_or(1);
             events.push((at, Event::Create { coupon, stock, starts_in, lasts }));
         }
+        for coupon in 0..coupons {
+            for _ in 0..dice.below(4).saturating_sub(1) {
+                events.push((1_000 + dice.below(LAST_EVENT - 1_000), Event::Retire { coupon }));
+            }
+        }
         for person in 0..persons {
             let born = if dice.percent(70) { 0 } else { dice.below(2_500) };
             events.push((born, Event::SignUp { person }));
@@ -146,7 +157,8 @@ impl Plan {
             let crowd = 100 + dice.below(8) * 400;
             for _ in 0..1 + dice.below(3) {
                 let at = if dice.percent(70) { crowd + dice.below(60) } else { when() };
-                let (coupon, server) = (dice.index(coupons), dice.index(servers));
+                let coupon = if dice.percent(4) { coupons } else { dice.index(coupons) };
+                let server = dice.index(servers);
                 let event = match dice.below(6) {
                     0 => Event::Ask { person, coupon, server },
                     _ => Event::Claim { person, coupon, server },
@@ -156,6 +168,17 @@ impl Plan {
                     let server = dice.index(servers);
                     let gap = if dice.percent(50) { 4 } else { 150 };
                     events.push((at.max(born) + dice.below(gap), Event::Claim { person, coupon, server }));
+                }
+            }
+        }
+        if opening {
+            let (at, coupon, starts_in) = (400 + dice.below(2_000), dice.index(coupons), dice.below(300));
+            events.push((at, Event::Change { coupon, to: Change::Window { starts_in, lasts: FOR_EVER } }));
+            for person in 0..persons {
+                let server = dice.index(servers);
+                for _ in 0..2 + dice.below(4) {
+                    let at = (at + starts_in).saturating_sub(100) + dice.below(400);
+                    events.push((at, Event::Claim { person, coupon, server }));
                 }
             }
         }

@@ -18,12 +18,14 @@ use crate::claim::{Claims, Waiting};
 use crate::definition::Definitions;
 use crate::doorman::{Doorman, Word};
 use crate::ids::{CouponId, UserId, partition_of};
+use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::partition::{Answer, Partition, holding};
 use crate::ledger::snapshot::Resume;
 use crate::ledger::tail::Tail;
-use crate::ledger::{Entry, Record};
+use crate::ledger::{Entry, Ledger, Record};
 use crate::outside::{Away, Changed, Mend, Outside, Told};
 use crate::refusal::Refusals;
+use crate::store::Won;
 
 /// How long a producer tries.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +67,8 @@ pub(super) async fn serve(world: Arc<World>, gate: Gate, number: usize) {
         let (own, resumes, partitions) = (world.clone(), resumes.clone(), partitions.clone());
         gate.spawn(async move { follow(&own, partition, resumes, partitions).await });
     }
+    let (own, leaving) = (world.clone(), partitions.clone());
+    gate.spawn(async move { evict(&own, &leaving).await });
     let clock = world.dice.below(world.plan.skew + 1);
     let seen = Seen { world: world.clone(), gate: gate.clone(), partitions: partitions.clone(), clock };
     let outside = Arc::new(seen);
@@ -83,7 +87,8 @@ pub(super) async fn serve(world: Arc<World>, gate: Gate, number: usize) {
 
 async fn follow(world: &World, partition: u32, resumes: Vec<Resume>, partitions: Arc<[Partition]>) {
     let mut next = resumes[partition as usize].start();
-    let mut tail = Tail::new(partitions, resumes, Health::new().optional_component("ledger"));
+    let checkpoints = Arc::new(Checkpoints::new(world.plan.partitions));
+    let mut tail = Tail::new(partitions, resumes, checkpoints, Health::new().optional_component("ledger"));
     loop {
         let stored = world.broker.read(partition, next).await;
         world.dice.pause(world.plan.lag).await;
@@ -92,6 +97,20 @@ async fn follow(world: &World, partition: u32, resumes: Vec<Resume>, partitions:
             return world.alarm(format!("a server stopped following: {why}"));
         }
         next += 1;
+    }
+}
+
+/// As the retirement does it.
+async fn evict(world: &World, partitions: &[Partition]) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for partition in partitions {
+            if partition.with(Ledger::is_leaving)
+                && let Ok(watermark) = world.database.watermark(partition.id()).await
+            {
+                partition.evict(watermark.next);
+            }
+        }
     }
 }
 
@@ -224,6 +243,11 @@ impl Outside for Seen {
         let version = items.iter().map(|it| it.version).max().unwrap_or(version);
         self.world.dice.pause(5).await;
         Ok(Changed { items, version })
+    }
+
+    async fn won(&self, retired_at: u64, coupon: CouponId, user: UserId) -> Won {
+        let partition = partition_of(coupon, self.world.plan.partitions);
+        self.world.database.won(partition, retired_at, coupon, user).await
     }
 
     fn announced(&self) -> broadcast::Receiver<Bytes> {

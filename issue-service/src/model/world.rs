@@ -21,7 +21,7 @@ use super::server::{self, Seen};
 use crate::claim::{Claims, Outcome, Status};
 use crate::control::{Guard, without};
 use crate::ids::{CouponId, UserId, partition_of};
-use crate::ledger::Definition;
+use crate::ledger::{Definition, Record};
 use crate::outside::Away;
 
 pub(super) struct World {
@@ -185,6 +185,12 @@ impl World {
             Event::Garbage { partition } => {
                 self.broker.append(partition, b"not a record".to_vec());
             }
+            Event::Retire { coupon } => {
+                if let Some(coupon) = self.coupons.lock().unwrap().get(&coupon).copied() {
+                    let partition = partition_of(coupon, self.plan.partitions);
+                    self.broker.append(partition, Record::Retire { coupon }.encode());
+                }
+            }
             Event::DatabaseAway { ms } => self.database.go_away(ms),
             Event::DatabaseBack => self.database.go_back(),
             Event::CouponsAway { ms: time } => {
@@ -303,8 +309,10 @@ impl World {
 
     fn ask_later(self: &Arc<Self>, person: usize, coupon: usize, server: usize, status: bool) {
         let person = self.persons.lock().unwrap().get(&person).copied();
-        let coupon = self.coupons.lock().unwrap().get(&coupon).copied();
-        if let (Some(person), Some(coupon)) = (person, coupon) {
+        // Nobody has made it yet, or ever will.
+        let coupon =
+            self.coupons.lock().unwrap().get(&coupon).copied().unwrap_or(CouponId(1 + coupon as u64));
+        if let Some(person) = person {
             let world = self.clone();
             self.spawn(async move { world.ask(person, coupon, server, status).await });
         }

@@ -8,6 +8,7 @@ use platform::http::client::{CallError, ServiceClient};
 use platform::lifecycle::{BoxError, Lifecycle};
 use platform::redis::{Connection, Redis};
 use redis::{Cmd, FromRedisValue, RedisError};
+use sqlx::MySqlPool;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::failpoint::{Point, reach};
 use crate::ids::{CouponId, UserId};
 use crate::ledger::Record;
 use crate::log::Log;
+use crate::store::{self, Won};
 
 const COUPON_SERVICE: &str = "coupon-service";
 /// The longest that the coupon service is waited for, by a claim and by the question for changes.
@@ -33,18 +35,27 @@ pub struct Live {
     redis: Redis,
     admit: redis::Script,
     coupons: ServiceClient,
+    pool: MySqlPool,
     clock: Clock,
     lifecycle: Lifecycle,
 }
 
 impl Live {
-    pub fn new(log: Log, ends: Ends, redis: Redis, coupons: ServiceClient, lifecycle: Lifecycle) -> Self {
+    pub fn new(
+        log: Log,
+        ends: Ends,
+        redis: Redis,
+        coupons: ServiceClient,
+        pool: MySqlPool,
+        lifecycle: Lifecycle,
+    ) -> Self {
         Self {
             log,
             ends,
             redis,
             admit: redis::Script::new(ADMIT),
             coupons,
+            pool,
             clock: Clock::system(),
             lifecycle,
         }
@@ -152,6 +163,15 @@ impl Outside for Live {
         self.coupons.get_json(COUPON_SERVICE, &path, CHANGES).await.map_err(|error| {
             tracing::debug!(%error, "the coupon service can't be asked for changes");
             Away
+        })
+    }
+
+    async fn won(&self, retired_at: u64, coupon: CouponId, user: UserId) -> Won {
+        let partition = self.log.partition_of(coupon);
+        let won = store::won_before(&self.pool, partition, retired_at, coupon, user).await;
+        won.unwrap_or_else(|error| {
+            tracing::warn!(%error, coupon.id = coupon.0, "a retired coupon's winners can't be asked for");
+            Won::Unknown
         })
     }
 

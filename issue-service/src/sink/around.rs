@@ -22,16 +22,6 @@ pub(crate) enum Incoming {
     Broken(String),
 }
 
-/// How a transaction ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    Yes,
-    /// The watermark was not where the batch begins.
-    Moved,
-    /// A row that the log has just decided exists already.
-    Doubled(String),
-}
-
 pub(crate) trait Around: Clone + Send + Sync + 'static {
     /// Runs something beside the worker.
     fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>;
@@ -41,12 +31,9 @@ pub(crate) trait Around: Clone + Send + Sync + 'static {
 
     fn watermark(&self, partition: u32) -> impl Future<Output = Result<Watermark, StoreError>> + Send;
 
-    /// Carries out [`Batch::transactions`]; of one that is not committed nothing counts.
-    fn write(
-        &self,
-        partition: u32,
-        batch: &Batch,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    /// Carries out [`Batch::transactions`]; of one that is not committed nothing counts. False if the watermark was not
+    /// where the batch begins.
+    fn write(&self, partition: u32, batch: &Batch) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Resolves when every one of them is acknowledged.
     fn set_aside(
@@ -92,15 +79,14 @@ impl Around for Servers {
         store::on_connection(&self.pool, read).await
     }
 
-    async fn write(&self, partition: u32, batch: &Batch) -> Result<Written, StoreError> {
+    async fn write(&self, partition: u32, batch: &Batch) -> Result<bool, StoreError> {
         let write = async |db: &mut MySqlConnection| store::within(write(db, partition, batch)).await;
         match store::on_connection(&self.pool, write).await {
-            Ok(true) => Ok(Written::Yes),
-            Ok(false) => Ok(Written::Moved),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                Ok(Written::Doubled(error.to_string()))
+            Err(StoreError::Database(sqlx::Error::Database(error))) if error.is_unique_violation() => {
+                let why = format!("a row that the log has just decided exists already: {error}");
+                Err(StoreError::Contradiction(why))
             }
-            Err(error) => Err(error.into()),
+            written => written,
         }
     }
 
@@ -124,7 +110,7 @@ impl Around for Servers {
 }
 
 /// False if the watermark was not where the batch begins.
-async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> sqlx::Result<bool> {
+async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) -> Result<bool, StoreError> {
     for parts in Batch::transactions() {
         let mut transaction = store::begin(connection).await?;
         for part in *parts {
@@ -143,7 +129,7 @@ async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) 
                 Part::Issues => store::insert_issues(&mut transaction, &batch.issues).await?,
                 Part::Digests => {
                     for (next, digest) in &batch.digests {
-                        store::insert_digest(&mut transaction, partition, *next, *digest).await?;
+                        store::put_digest(&mut transaction, partition, *next, *digest).await?;
                     }
                 }
             }

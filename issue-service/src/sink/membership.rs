@@ -24,7 +24,7 @@ use super::dead_letter::DeadLetters;
 use super::worker::Worker;
 use crate::ledger::Entry;
 use crate::ledger::follower::{Follower, Reader};
-use crate::log;
+use crate::log::{self, topic};
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -169,10 +169,14 @@ impl Membership {
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stop = self.lifecycle.background_stop();
         let inbox = Inbox { senders: Arc::default(), group: self.group.clone() };
+        let follower = Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?);
+        let watch =
+            topic::watch(self.kafka.clone(), self.pool.clone(), follower.brake(), self.lifecycle.clone());
+        self.lifecycle.spawn("topic", watch);
         let around = Servers {
             pool: self.pool.clone(),
             partitions: self.kafka.partitions,
-            follower: Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?),
+            follower,
             inbox,
             dead_letters: self.dead_letters.clone(),
             health: self.health.clone(),

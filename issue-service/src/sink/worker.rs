@@ -8,11 +8,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::around::{Around, Incoming, Written};
+use super::around::{Around, Incoming};
 use super::batch::Batch;
 use crate::control::{Guard, without};
 use crate::ledger::snapshot::{Resume, Snapshot, Step};
 use crate::ledger::{Entry, Ledger};
+use crate::retirement;
 use crate::store::StoreError;
 
 /// Records in one transaction.
@@ -135,7 +136,7 @@ impl<A: Around> Worker<A> {
                 done = finished(&mut commit) => {
                     commit = None;
                     match done {
-                        Ok(Committed::Yes) => {}
+                        Ok(Committed::Yes) => retirement::evicted(&ledger.evict(at)),
                         Ok(Committed::Moved) => return End::Moved,
                         Ok(Committed::Broken(why)) => return End::Broken(why),
                         Err(error) => return End::Broken(format!("the writer ended: {error}")),
@@ -193,18 +194,16 @@ impl<A: Around> Worker<A> {
                     Ok::<_, BoxError>(around.write(partition, &batch).await?)
                 };
                 match tried.await {
-                    Ok(Written::Yes) => {
+                    Ok(true) => {
                         metrics::counter!("firstcome_sink_rows_total").increment(batch.issues.len() as u64);
                         drop(spans);
                         return Committed::Yes;
                     }
-                    Ok(Written::Moved) => return Committed::Moved,
-                    Ok(Written::Doubled(error)) => {
-                        return Committed::Broken(format!(
-                            "a row that the log has just decided exists already: {error}"
-                        ));
-                    }
+                    Ok(false) => return Committed::Moved,
                     Err(error) => {
+                        if let Some(why) = contradiction(&error) {
+                            return Committed::Broken(why);
+                        }
                         metrics::counter!("firstcome_sink_database_errors_total").increment(1);
                         tracing::warn!(error = %error, log.partition = partition, "a batch could not be written; again");
                     }
@@ -238,5 +237,13 @@ fn take_in(
         Ok(Step::Apply) => batch.apply(ledger, entry).map(|_| ()).map_err(|stop| stop.to_string()),
         Ok(Step::Skip) => Ok(()),
         Err(replaced) => Err(replaced.to_string()),
+    }
+}
+
+/// What no repetition can change.
+fn contradiction(error: &BoxError) -> Option<String> {
+    match error.downcast_ref()? {
+        StoreError::Contradiction(why) => Some(why.clone()),
+        StoreError::Database(_) => None,
     }
 }

@@ -16,18 +16,18 @@ use tokio::time::Instant;
 
 use crate::system::{System, definition, eventually, race, users};
 
-fn issued(outcomes: &[(UserId, Outcome)]) -> BTreeSet<UserId> {
+pub(crate) fn issued(outcomes: &[(UserId, Outcome)]) -> BTreeSet<UserId> {
     let issued = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Issued(_)));
     issued.map(|(user, _)| *user).collect()
 }
 
-async fn redis() -> redis::aio::MultiplexedConnection {
+pub(crate) async fn redis() -> redis::aio::MultiplexedConnection {
     let servers = &Servers::get().redis;
     let url = format!("redis://:{}@{}/", servers.password, servers.address);
     redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
-fn places(outcomes: &[(UserId, Outcome)]) -> BTreeMap<UserId, u32> {
+pub(crate) fn places(outcomes: &[(UserId, Outcome)]) -> BTreeMap<UserId, u32> {
     let place = |outcome: &Outcome| match outcome {
         Outcome::Issued(winner) | Outcome::Already(winner) => Some(winner.place),
         _ => None,

@@ -1,18 +1,21 @@
 //! The HTTP interface, through the platform's layers.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Method, Request};
 use http_body_util::BodyExt as _;
 use issue_service::app::{AppState, Serving};
 use issue_service::ids::{CouponId, UserId, issue_id};
 use issue_service::ledger::Definition;
+use issue_service::ledger::partition::Standing;
 use platform::clock::now_ms;
 use platform::http::server::{Front, layered};
 use platform::identity::{Identity, IdentitySigner, IdentityVerifier};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::system::{System, definition, race, users};
+use crate::system::{System, definition, eventually, race, users};
 
 struct Service {
     front: Front,
@@ -114,6 +117,37 @@ async fn a_claim_is_answered_with_a_receipt_and_a_repeated_one_with_the_same() {
     assert_eq!(service.get(&customer(winner), &path).await.body, *receipt);
     let none = service.get(&customer(loser), &path).await;
     assert_eq!((none.status, &none.body["status"]), (200, &json!("NONE")));
+}
+
+/// Memory holds its winners no longer, and nobody can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipt_of_a_retired_coupon_is_the_one_from_before() {
+    let mut system = System::start().await;
+    system.settings.retirement.after = Duration::ZERO;
+    let serving = system.serving().await;
+    let service = Service::of(&system, &serving);
+    let _consumer = system.consuming();
+    let coupon = system.coupon_in(&[&serving], 0, 1).await;
+    let (winner, loser) = (UserId(7), UserId(8));
+    let issued = service.claim(winner, coupon, "en").await;
+    assert_eq!(issued.status, 200, "{}", issued.body);
+    system.define(&[&serving], Definition { ends_at: now_ms() - 1, ..definition(coupon, 2, 1) }).await;
+    eventually("its winner has left memory", async || {
+        let standing = serving.claims.partitions[0].standing(coupon, winner, 0);
+        matches!(standing, Standing::Evicted { .. })
+    })
+    .await;
+
+    let again = service.claim(winner, coupon, "en").await;
+    assert_eq!((again.problem().0, again.problem().1), (409, "COUPON_ALREADY_ISSUED"));
+    assert_eq!(again.body["receipt"], issued.body);
+    let refused = service.claim(loser, coupon, "en").await;
+    assert_eq!((refused.problem().0, refused.problem().1), (409, "COUPON_ENDED"));
+    let path = format!("/coupon-issues/{coupon}/me");
+    assert_eq!(service.get(&customer(winner), &path).await.body, issued.body);
+    assert_eq!(service.get(&customer(loser), &path).await.body["status"], "NONE");
+    let told = service.get(&Identity::service(), &format!("/internal/counts?coupon={coupon}")).await;
+    assert_eq!(told.body["items"][0]["count"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod claims;
+mod definitions;
 mod http;
 mod link;
+mod log;
+mod reconciler;
+mod retirement;
 mod sink;
 mod system;

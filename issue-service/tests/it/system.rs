@@ -9,7 +9,7 @@ use issue_service::config::Settings;
 use issue_service::ids::{CouponId, UserId, partition_of};
 use issue_service::ledger::snapshot::Watermark;
 use issue_service::ledger::{Definition, Record};
-use issue_service::log::{self, Log};
+use issue_service::log::{self, Log, topic};
 use issue_service::sink::{self, Membership};
 use issue_service::store;
 use platform::clock::{Clock, now_ms};
@@ -75,10 +75,14 @@ impl System {
     }
 
     pub(crate) async fn try_serving(&self) -> Result<Serving, BoxError> {
-        let consul = Consul::new(&self.settings.consul);
-        let (kafka, health) = (self.kafka.clone(), Health::new());
+        self.serving_with(&Health::new()).await
+    }
+
+    /// The same with an eye on its health.
+    pub(crate) async fn serving_with(&self, health: &Health) -> Result<Serving, BoxError> {
+        let (kafka, consul) = (self.kafka.clone(), Consul::new(&self.settings.consul));
         let log = Log::connect(kafka.clone())?;
-        Serving::start(&self.settings, kafka, log, &self.pool, &self.lifecycle, &health, consul).await
+        Serving::start(&self.settings, kafka, log, &self.pool, &self.lifecycle, health, consul).await
     }
 
     /// Changes a setting of the log's topic.
@@ -141,6 +145,36 @@ impl System {
         ends.add_partition_offset(&self.kafka.topic, log::number(partition), end).unwrap();
         let cut = admin.delete_records(&ends, &AdminOptions::new()).await.unwrap();
         cut.elements()[0].error().unwrap();
+    }
+
+    /// Has the log's topic deleted and made anew.
+    pub(crate) async fn replace_topic(&self) {
+        let old = topic::prepare(&self.kafka).await.unwrap();
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client().create().unwrap();
+        admin.delete_topics(&[&self.kafka.topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        eventually("there is a new topic", async || {
+            topic::prepare(&self.kafka).await.is_ok_and(|new| new.id != old.id)
+        })
+        .await;
+    }
+
+    /// Appends probes until the log is so long, and waits until the instance has read them.
+    pub(crate) async fn fill(&self, serving: &Serving, partition: u32, end: u64) {
+        let missing = end.saturating_sub(serving.claims.partitions[partition as usize].next());
+        let probes = (0..missing).map(|_| serving.claims.outside.log.append(partition, Record::Noop));
+        futures_util::future::try_join_all(probes).await.unwrap();
+        eventually("it is read", async || serving.claims.partitions[partition as usize].next() >= end).await;
+    }
+
+    /// Writes a digest into the database that no consumer would write.
+    pub(crate) async fn store_false_digest(&self, partition: u32, next: u64) {
+        sqlx::query("INSERT INTO ledger_digests (log_partition, `next`, digest) VALUES (?, ?, ?)")
+            .bind(partition)
+            .bind(next)
+            .bind(&[7_u8; 32][..])
+            .execute(&self.pool)
+            .await
+            .unwrap();
     }
 
     /// Resolves when every instance has read it: one that hasn't would look for the coupon service.

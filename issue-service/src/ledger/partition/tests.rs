@@ -275,6 +275,43 @@ fn a_stopped_partition_gives_known_receipts_and_nothing_else() {
 }
 
 #[test]
+fn of_a_retired_coupon_only_the_database_knows_the_winners_once_they_were_evicted() {
+    let log = Log::new(2);
+    log.claim(1);
+    let retired = log.partition.next();
+    log.next.set(retired + 1);
+    let value = Record::Retire { coupon: COUPON }.encode();
+    let entry = Entry { offset: retired, appended_at: START + 1000, value: &value };
+    assert_eq!(log.partition.apply(entry).unwrap().decision, Decision::RetireTaken);
+    let standing = |user| log.partition.standing(COUPON, UserId(user), START);
+    assert!(log.partition.evict(retired).is_empty());
+    assert!(matches!(standing(1), Standing::Winner(_)));
+    assert!(matches!(standing(2), Standing::Refused { decision: Decision::Retired, .. }));
+    assert_eq!(log.partition.evict(retired + 1).len(), 1);
+    for user in [1, 2] {
+        assert_eq!(standing(user), Standing::Evicted { retired_at: retired });
+        let (attempt, mut answer) = log.send(user, Instant::now());
+        let (offset, decision) = log.claim(user);
+        assert_eq!(decision, Decision::Retired);
+        log.ack(user, attempt, offset);
+        assert_eq!(answer.try_recv(), Ok(Answer::JoinedALoser), "it may have been a winner's");
+    }
+    assert_eq!(log.partition.definition(COUPON).map(|(_, count, _)| count), Some(1));
+    log.partition.stop();
+    assert_eq!(standing(1), Standing::Evicted { retired_at: retired }, "a receipt is given all the same");
+}
+
+#[test]
+fn who_goes_past_the_doorman_is_noted() {
+    let log = Log::new(2);
+    log.send(1, Instant::now());
+    assert!(log.partition.take_own_doors().is_empty());
+    let Entrance::Send { .. } = knock(&log, 2, Pass::None) else { panic!() };
+    assert_eq!(log.partition.take_own_doors(), HashSet::from([COUPON]));
+    assert!(log.partition.take_own_doors().is_empty());
+}
+
+#[test]
 fn while_the_log_is_silent_one_claim_a_second_goes_through() {
     let log = Log::new(100);
     let (first, _) = log.send(1, Instant::now());

@@ -10,6 +10,7 @@ mod secret;
 mod sections;
 pub mod size;
 mod sources;
+mod tls;
 
 use std::fmt;
 
@@ -25,6 +26,7 @@ pub use sections::{
     AdminSettings, ConsulSettings, Exporter, IdentitySettings, KafkaSettings, LogFormat, MysqlSettings,
     RedisSettings, ServerSettings, TelemetrySettings,
 };
+pub use tls::TlsSettings;
 
 /// All settings of one service: a struct of sections, each with `deny_unknown_fields`; sections that the service does
 /// not name are not its business. Its `Serialize` is what is shown at boot and in `/actuator/env`.

@@ -1,10 +1,18 @@
 //! Redis, supervised: through several Sentinels, or standalone.
 //!
 //! Invariant: who asks gets a connection to what says of itself that it is the master, with every script loaded, or
-//! none; it is never waited for. On `+switch-master`, READONLY, LOADING, a timeout or an I/O error the master is looked
-//! for again.
+//! none; it is never waited for. On READONLY, LOADING, a timeout or an I/O error the master is looked for again; when
+//! the Sentinels name a newer one, that one is taken as soon as it says that it is the master.
+//!
+//! What may be silent is asked each second and has one second to answer: the master ([`supervisor`]) and each Sentinel
+//! ([`sentinel`]), so that a dead link is noticed within about two. A look at all who may be the master takes at most
+//! three ([`lookup`]), whatever some of them do.
 
+mod candidates;
+mod link;
 mod lookup;
+mod problem;
+mod relay;
 mod sentinel;
 mod supervisor;
 
@@ -19,6 +27,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 
+use self::candidates::{Candidate, Word};
 use crate::config::RedisSettings;
 use crate::lifecycle::Lifecycle;
 
@@ -40,6 +49,8 @@ pub struct Connection {
 struct Shared {
     settings: RedisSettings,
     scripts: Vec<&'static str>,
+    /// One for each Sentinel; of a standalone server, our own.
+    words: watch::Sender<Vec<Word>>,
     current: ArcSwapOption<Connection>,
     epoch: watch::Sender<u64>,
     /// The epoch that was complained of.
@@ -54,8 +65,14 @@ impl Redis {
     /// script is `SCRIPT LOAD`ed on every new connection before anybody gets it.
     #[must_use]
     pub fn connect(settings: RedisSettings, lifecycle: &Lifecycle, scripts: &[&'static str]) -> Self {
+        let words = if settings.address.is_empty() {
+            vec![Word::NotYet; settings.sentinels.len()]
+        } else {
+            vec![Word::Names(Candidate::new(settings.address.clone(), 0))]
+        };
         let shared = Arc::new(Shared {
             settings,
+            words: watch::channel(words).0,
             scripts: scripts.to_vec(),
             current: ArcSwapOption::empty(),
             epoch: watch::channel(0).0,
@@ -86,19 +103,12 @@ impl Redis {
     /// again; anything else is the command's own trouble.
     pub fn report(&self, epoch: u64, error: &RedisError) {
         if speaks_against_master(error) {
-            self.suspect(epoch);
+            self.0.suspected.send_if_modified(|suspected| {
+                let news = epoch > *suspected;
+                *suspected = epoch.max(*suspected);
+                news
+            });
         }
-    }
-
-    /// The same for who has run into a deadline of its own.
-    pub fn suspect(&self, epoch: u64) {
-        self.0.suspected.send_if_modified(|suspected| {
-            let news = epoch > *suspected;
-            if news {
-                *suspected = epoch;
-            }
-            news
-        });
     }
 
     /// Changes on each new connection to a master; 0 before the first.
@@ -120,6 +130,22 @@ impl Redis {
         drop(channels);
         self.0.subscribed.notify_one();
         receiver
+    }
+}
+
+impl Shared {
+    /// Those to listen to; none if there is a standalone server.
+    fn sentinels(&self) -> &[String] {
+        if self.settings.address.is_empty() { &self.settings.sentinels } else { &[] }
+    }
+
+    /// Remembers what the Sentinel of this place in the settings says now.
+    fn hear(&self, index: usize, word: Word) {
+        self.words.send_if_modified(|words| {
+            let news = words[index] != word;
+            words[index] = word;
+            news
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Problems, Secret};
+use super::{Problems, Secret, TlsSettings};
 use crate::identity::MIN_SECRET_BYTES;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -228,7 +228,10 @@ pub struct RedisSettings {
     pub address: String,
     pub username: String,
     pub password: Secret,
+    pub sentinel_username: String,
     pub sentinel_password: Secret,
+    /// Of the servers and of the Sentinels.
+    pub tls: TlsSettings,
 }
 
 impl Default for RedisSettings {
@@ -239,13 +242,16 @@ impl Default for RedisSettings {
             address: String::new(),
             username: String::new(),
             password: Secret::default(),
+            sentinel_username: String::new(),
             sentinel_password: Secret::default(),
+            tls: TlsSettings::default(),
         }
     }
 }
 
 impl RedisSettings {
     pub fn validate(&self, problems: &mut Problems) {
+        self.tls.validate("redis.tls", problems);
         if self.address.is_empty() {
             if self.sentinels.is_empty() {
                 problems.add("redis.sentinels", "must name at least one Sentinel, or set redis.address");

@@ -1,121 +1,124 @@
-//! Finds the master and connects to it, each step within a bound.
+//! Finds the master among those who may be it. Invariant: a look ends within its bound, and whoever is dead, hangs or
+//! is named by mistake only costs the others a short lead.
 
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, RedisResult, Value, io::tcp::TcpSettings,
-};
+use ::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 
-use crate::config::{RedisSettings, Secret};
+use super::Shared;
+use super::candidates::{Candidate, Word};
+use super::link::{Link, Peer};
+use super::problem::problem;
+use super::relay::Relay;
 
-/// On a network where anything is fast, who takes longer is gone.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// For any one command; the doorman's own deadline is far below.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A lower rank begins so much later than the one before it: who is of an older failover may believe to be the master.
+const LEAD: Duration = Duration::from_millis(200);
+/// More than one attempt can take; what came up meanwhile is tried in the next look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client for one address. No connection is made yet.
-pub(super) fn client(address: &str, username: &str, password: &Secret) -> RedisResult<Client> {
-    let (host, port) = crate::config::host_and_port(address)
-        .ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "an address is not host:port")))?;
-    let mut redis = RedisConnectionInfo::default();
-    if !username.is_empty() {
-        redis = redis.set_username(username);
-    }
-    if !password.is_empty() {
-        redis = redis.set_password(password.expose());
-    }
-    let info = ConnectionAddr::Tcp(host.to_owned(), port)
-        .into_connection_info()?
-        .set_redis_settings(redis)
-        // Without it Nagle's algorithm holds small commands back for 40 ms.
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    Client::open(info)
+/// A master with every script loaded and every channel subscribed.
+pub(super) struct Found<'a> {
+    pub(super) candidate: Candidate,
+    pub(super) relay: Relay<'a>,
 }
 
-pub(super) async fn open(client: &Client) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT));
-    let opened = client.get_multiplexed_async_connection_with_config(&config);
-    // The timeout above is for the socket; this one includes the greeting.
-    tokio::time::timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, opened).await.unwrap_or_else(|_| Err(late()))
-}
-
-pub(super) fn late() -> RedisError {
-    RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))
-}
-
-/// Connects to the master: the standalone address, or what the first Sentinel says that leads to a real one. All
-/// Sentinels are asked at once, because those on a dead machine answer never.
-pub(super) async fn find_master(
-    settings: &RedisSettings,
-) -> RedisResult<(String, Client, MultiplexedConnection)> {
-    if !settings.address.is_empty() {
-        return try_master(settings, settings.address.clone()).await;
-    }
-    let mut asked: FuturesUnordered<_> =
-        settings.sentinels.iter().map(|sentinel| master_according_to(settings, sentinel)).collect();
-    let mut tried = Vec::new();
-    let mut failure =
-        RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no Sentinel knows the master"));
-    while let Some(answer) = asked.next().await {
-        match answer {
-            Ok(Some(address)) if !tried.contains(&address) => {
-                match try_master(settings, address.clone()).await {
-                    Ok(found) => return Ok(found),
-                    Err(error) => failure = error,
+/// Tries the candidates at once, and those that come up meanwhile; the first that is a master is it. The error says
+/// what is wrong with each.
+pub(super) async fn look<'a>(
+    shared: &'a Shared,
+    words: &mut watch::Receiver<Vec<Word>>,
+    candidates: impl Fn(&[Word]) -> Vec<Candidate>,
+) -> Result<Found<'a>, String> {
+    let mut problems = Vec::new();
+    let find = async {
+        let (mut named, mut tries) = (Vec::new(), FuturesUnordered::new());
+        loop {
+            let all_heard = {
+                let words = words.borrow_and_update();
+                for (rank, candidate) in (0..).zip(candidates(&words)) {
+                    if !named.contains(&candidate.address) {
+                        named.push(candidate.address.clone());
+                        tries.push(attempt(shared, candidate, LEAD * rank));
+                    }
                 }
-                tried.push(address);
+                words.iter().all(|word| *word != Word::NotYet)
+            };
+            tokio::select! {
+                Some(result) = tries.next() => match result {
+                    Ok(found) => return Some(found),
+                    Err(problem) => problems.push(problem),
+                },
+                Ok(()) = words.changed(), if !tries.is_empty() || !all_heard => {}
+                else => return None,
             }
-            Ok(_) => {}
-            Err(error) => failure = error,
+        }
+    };
+    match tokio::time::timeout(LOOK_TIMEOUT, find).await {
+        Ok(Some(found)) => Ok(found),
+        _ if problems.is_empty() => Err("no Sentinel names one that answers".to_owned()),
+        _ => {
+            problems.sort();
+            Err(problems.join("; "))
         }
     }
-    Err(failure)
 }
 
-async fn master_according_to(settings: &RedisSettings, sentinel: &str) -> RedisResult<Option<String>> {
-    let ask =
-        async {
-            let mut connection = open(&client(sentinel, "", &settings.sentinel_password)?).await?;
-            let mut command = ::redis::cmd("SENTINEL");
-            command.arg("get-master-addr-by-name").arg(&settings.master);
-            let answer: Option<(String, u16)> = command.query_async(&mut connection).await?;
-            Ok(answer.map(|(host, port)| {
-                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-            }))
-        };
-    tokio::time::timeout(CONNECT_TIMEOUT * 2, ask).await.unwrap_or_else(|_| Err(late()))
+async fn attempt(shared: &Shared, candidate: Candidate, lead: Duration) -> Result<Found<'_>, String> {
+    tokio::time::sleep(lead).await;
+    let opened = async {
+        let mut link = Link::open(&shared.settings, Peer::Redis, &candidate.address).await?;
+        verify_role(&mut link.conn).await?;
+        load(&mut link.conn, &shared.scripts).await?;
+        // Before anybody has it: who hears of the new connection and asks anew must not miss what is published after.
+        let mut relay = Relay::new(shared, link);
+        relay.subscribe().await?;
+        Ok(relay)
+    };
+    match opened.await {
+        Ok(relay) => Ok(Found { candidate, relay }),
+        Err(error) => Err(problem(Peer::Redis, &candidate.address, &error, &shared.settings.tls)),
+    }
 }
 
-async fn try_master(
-    settings: &RedisSettings,
-    address: String,
-) -> RedisResult<(String, Client, MultiplexedConnection)> {
-    let client = client(&address, &settings.username, &settings.password)?;
-    let mut connection = open(&client).await?;
-    verify_role(&mut connection).await?;
-    Ok((address, client, connection))
+/// What is asked of the master again and again: its role, and whether it still knows the scripts, which it forgets at a
+/// `SCRIPT FLUSH`.
+pub(super) async fn verify(
+    connection: &mut MultiplexedConnection,
+    scripts: &[&'static str],
+) -> RedisResult<()> {
+    verify_role(connection).await?;
+    if scripts.is_empty() {
+        return Ok(());
+    }
+    let mut exists = ::redis::cmd("SCRIPT");
+    exists.arg("EXISTS");
+    for script in scripts {
+        exists.arg(Script::new(script).get_hash());
+    }
+    let known: Vec<bool> = exists.query_async(connection).await?;
+    if known.contains(&false) {
+        load(connection, scripts).await?;
+        tracing::info!("the Redis master had forgotten the scripts; they are loaded again");
+    }
+    Ok(())
 }
 
 /// A Sentinel's word may be old: only what says of itself that it is a master is one.
-pub(super) async fn verify_role(connection: &mut MultiplexedConnection) -> RedisResult<()> {
-    let role: Value = ::redis::cmd("ROLE").query_async(connection).await?;
-    let is_master = match &role {
-        Value::Array(parts) => match parts.first() {
-            Some(Value::BulkString(name)) => name == b"master",
-            Some(Value::SimpleString(name)) => name == "master",
-            _ => false,
-        },
-        _ => false,
-    };
-    if is_master {
-        Ok(())
-    } else {
-        Err(RedisError::from((ErrorKind::Client, "what answers there is no master")))
+async fn verify_role(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role: Vec<Value> = ::redis::cmd("ROLE").query_async(connection).await?;
+    match role.first() {
+        Some(Value::BulkString(name)) if name == b"master" => Ok(()),
+        _ => Err(RedisError::from((ErrorKind::Server(ServerErrorKind::ReadOnly), "it is a replica"))),
     }
+}
+
+async fn load(connection: &mut MultiplexedConnection, scripts: &[&'static str]) -> RedisResult<()> {
+    for script in scripts {
+        ::redis::cmd("SCRIPT").arg("LOAD").arg(script).exec_async(connection).await?;
+    }
+    Ok(())
 }

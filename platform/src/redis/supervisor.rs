@@ -1,20 +1,23 @@
-//! The loop that keeps one good connection: look, verify, load, hand out, watch, and again.
+//! The loop that keeps one good connection: look, hand out, watch, and again.
 
-use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::RedisResult;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Client, RedisResult};
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
-use super::lookup::{CONNECT_TIMEOUT, find_master, late, verify_role};
+use super::candidates::{Candidate, Word, candidates};
+use super::link::Peer;
+use super::lookup::{Found, look, verify};
+use super::problem::problem;
 use super::{Connection, Shared, sentinel};
 use crate::clock::jittered;
 
+/// The Sentinels' time to speak before the first look, so that the quickest of them does not decide alone.
+const FIRST_WORDS: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that held for so long was a good one, and its end is a new story.
@@ -22,117 +25,88 @@ const GOOD: Duration = Duration::from_secs(5);
 /// A black-holed link or a silent demotion shows up within this and the response timeout.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(shared: &Arc<Shared>) {
-    let (switched, mut switches) = mpsc::channel(1);
-    let sentinels: &[String] =
-        if shared.settings.address.is_empty() { &shared.settings.sentinels } else { &[] };
-    let listeners = join_all(
-        sentinels.iter().map(|address| sentinel::listen(&shared.settings, address, switched.clone())),
-    );
-    tokio::select! {
-        _ = listeners, if !sentinels.is_empty() => {}
-        () = supervise(shared, &mut switches) => {}
-    }
+pub(super) async fn run(shared: &Shared) {
+    let sentinels = shared.sentinels().len();
+    let listeners = join_all((0..sentinels).map(|index| sentinel::listen(shared, index)));
+    tokio::join!(listeners, supervise(shared));
 }
 
-async fn supervise(shared: &Shared, switches: &mut mpsc::Receiver<()>) {
-    let mut pause = FIRST_PAUSE;
-    let mut told = false;
+async fn supervise(shared: &Shared) {
+    let mut words = shared.words.subscribe();
+    let all_heard = words.wait_for(|words| words.iter().all(|word| *word != Word::NotYet));
+    let _ = tokio::time::timeout(FIRST_WORDS, all_heard).await;
+    let (mut pause, mut told, mut next) = (FIRST_PAUSE, String::new(), None);
     loop {
-        // What was switched until now is found by looking.
-        while switches.try_recv().is_ok() {}
-        match connect(shared).await {
-            Ok((address, client, connection)) => {
-                let epoch = *shared.epoch.borrow() + 1;
-                tracing::info!(address, epoch, "connected to the Redis master");
-                told = false;
+        let found = match next.take() {
+            Some(found) => Ok(found),
+            None => look(shared, &mut words, candidates).await,
+        };
+        match found {
+            Ok(found) => {
+                told.clear();
                 let held = tokio::time::Instant::now();
-                shared.current.store(Some(Arc::new(Connection { conn: connection.clone(), epoch })));
-                shared.epoch.send_replace(epoch);
-                let reason = watch(shared, &client, connection, epoch, switches).await;
-                shared.current.store(None);
-                tracing::warn!(address, epoch, reason, "looking for the Redis master again");
+                next = hold(shared, &mut words, found).await;
                 if held.elapsed() > GOOD {
                     pause = FIRST_PAUSE;
                 }
             }
-            Err(error) if !told => {
-                tracing::warn!(%error, "no Redis master; looking on");
-                told = true;
+            Err(problem) if problem == told => tracing::debug!(%problem, "no Redis master still"),
+            Err(problem) => {
+                tracing::warn!(%problem, "no Redis master; looking on");
+                told = problem;
             }
-            Err(error) => tracing::debug!(%error, "no Redis master yet"),
         }
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        if next.is_none() {
+            // News from a Sentinel are worth a look at once.
+            let _ = tokio::time::timeout(jittered(pause), words.changed()).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
     }
 }
 
-async fn connect(shared: &Shared) -> RedisResult<(String, Client, MultiplexedConnection)> {
-    let (address, client, mut connection) = find_master(&shared.settings).await?;
-    for script in &shared.scripts {
-        ::redis::cmd("SCRIPT").arg("LOAD").arg(script).exec_async(&mut connection).await?;
-    }
-    Ok((address, client, connection))
-}
-
-/// Returns why the connection is no longer to be trusted.
-async fn watch(
-    shared: &Shared,
-    client: &Client,
-    mut connection: MultiplexedConnection,
-    epoch: u64,
-    switches: &mut mpsc::Receiver<()>,
-) -> &'static str {
+/// Hands the connection out for as long as it is good. Returns a better one if that is why it ended.
+async fn hold<'a>(
+    shared: &'a Shared,
+    words: &mut watch::Receiver<Vec<Word>>,
+    found: Found<'a>,
+) -> Option<Found<'a>> {
+    let Found { candidate, mut relay } = found;
+    let conn = relay.connection();
+    let explain = |error| problem(Peer::Redis, &candidate.address, &error, &shared.settings.tls);
+    let epoch = *shared.epoch.borrow() + 1;
+    tracing::info!(address = candidate.address, epoch, "connected to the Redis master");
+    shared.current.store(Some(Arc::new(Connection { conn: conn.clone(), epoch })));
+    shared.epoch.send_replace(epoch);
     let mut suspected = shared.suspected.subscribe();
-    let checks = async {
-        loop {
-            tokio::time::sleep(CHECK_INTERVAL).await;
-            if verify_role(&mut connection).await.is_err() {
-                return;
-            }
-        }
+    let (reason, next) = tokio::select! {
+        _ = suspected.wait_for(|suspected| *suspected >= epoch) => ("an error was reported".to_owned(), None),
+        Err(error) = relay.run() => (explain(error), None),
+        Err(error) = check(conn, &shared.scripts) => (explain(error), None),
+        better = find_better(shared, words, &candidate) => ("there is a newer one".to_owned(), Some(better)),
     };
-    tokio::select! {
-        _ = suspected.wait_for(|suspected| *suspected >= epoch) => "an error was reported",
-        Some(()) = switches.recv() => "the Sentinels have switched",
-        () = checks => "it did not say that it is the master",
-        _ = relay(shared, client) => "its subscription has ended",
+    shared.current.store(None);
+    tracing::warn!(address = candidate.address, epoch, reason, "looking for the Redis master again");
+    next
+}
+
+/// Asks the master again and again whether it is one.
+async fn check(mut connection: MultiplexedConnection, scripts: &[&'static str]) -> RedisResult<Infallible> {
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        verify(&mut connection, scripts).await?;
     }
 }
 
-/// Hands on what is published, on a connection of its own, while there is anybody to hear it.
-async fn relay(shared: &Shared, client: &Client) -> RedisResult<()> {
-    let mut subscription = None;
-    let mut known = HashSet::new();
+/// Returns a master that ranks before ours, once the Sentinels name one and it says that it is.
+async fn find_better<'a>(
+    shared: &'a Shared,
+    words: &mut watch::Receiver<Vec<Word>>,
+    ours: &Candidate,
+) -> Found<'a> {
     loop {
-        let wanted: Vec<String> = shared.channels.lock().keys().cloned().collect();
-        let new: Vec<String> = wanted.into_iter().filter(|channel| !known.contains(channel)).collect();
-        if new.is_empty() && subscription.is_none() {
-            shared.subscribed.notified().await;
-            continue;
+        if let Ok(better) = look(shared, words, |words| ours.betters(words)).await {
+            return better;
         }
-        if subscription.is_none() {
-            let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, client.get_async_pubsub()).await;
-            subscription = Some(opened.unwrap_or_else(|_| Err(late()))?.split());
-        }
-        let Some((sink, messages)) = &mut subscription else { continue };
-        for channel in new {
-            let subscribed = tokio::time::timeout(CONNECT_TIMEOUT * 2, sink.subscribe(&channel)).await;
-            subscribed.unwrap_or_else(|_| Err(late()))?;
-            known.insert(channel);
-        }
-        tokio::select! {
-            message = messages.next() => match message {
-                Some(message) => {
-                    let sender = shared.channels.lock().get(message.get_channel_name()).cloned();
-                    if let Some(sender) = sender {
-                        // Nobody listening any more is no error.
-                        let _ = sender.send(Bytes::copy_from_slice(message.get_payload_bytes()));
-                    }
-                }
-                None => return Err(late()),
-            },
-            () = shared.subscribed.notified() => {}
-        }
+        let _ = tokio::time::timeout(jittered(CHECK_INTERVAL), words.changed()).await;
     }
 }

@@ -15,13 +15,14 @@ mod problem;
 mod relay;
 mod sentinel;
 mod supervisor;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+use ::redis::{ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ pub struct Connection {
 struct Shared {
     settings: RedisSettings,
     scripts: Vec<&'static str>,
+    /// None without TLS.
+    tls: RedisResult<Option<ConnectionAddr>>,
     /// One for each Sentinel; of a standalone server, our own.
     words: watch::Sender<Vec<Word>>,
     current: ArcSwapOption<Connection>,
@@ -70,8 +73,10 @@ impl Redis {
         } else {
             vec![Word::Names(Candidate::new(settings.address.clone(), 0))]
         };
+        let tls = settings.tls.enabled.then(|| tls::prepare(&settings.tls)).transpose();
         let shared = Arc::new(Shared {
             settings,
+            tls,
             words: watch::channel(words).0,
             scripts: scripts.to_vec(),
             current: ArcSwapOption::empty(),

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo as _,
-    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
-    io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, ProtocolVersion,
+    PushInfo, RedisConnectionInfo, RedisError, RedisResult, io::tcp::TcpSettings,
 };
 use tokio::sync::mpsc;
 
-use crate::config::{RedisSettings, Secret};
+use super::Shared;
 
 /// To find the name, connect, shake hands in TLS and be let in.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,22 +31,29 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn open(settings: &RedisSettings, peer: Peer, address: &str) -> RedisResult<Self> {
+    pub(super) async fn open(shared: &Shared, peer: Peer, address: &str) -> RedisResult<Self> {
         let (sender, pushes) = mpsc::unbounded_channel();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(OPEN_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_push_sender(sender);
-        let client = client(settings, peer, address)?;
+        let client = client(shared, peer, address)?;
         let conn = client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Self { conn, pushes })
     }
 }
 
-fn client(settings: &RedisSettings, peer: Peer, address: &str) -> RedisResult<Client> {
+fn client(shared: &Shared, peer: Peer, address: &str) -> RedisResult<Client> {
+    let settings = &shared.settings;
     let (host, port) = crate::config::host_and_port(address)
-        .ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "is not host:port")))?;
+        .ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "the address is not host:port")))?;
     let host = host.to_owned();
+    let address = match shared.tls.clone()? {
+        Some(ConnectionAddr::TcpTls { insecure, tls_params, .. }) => {
+            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
     let (username, password) = match peer {
         Peer::Redis => (&settings.username, &settings.password),
         Peer::Sentinel => (&settings.sentinel_username, &settings.sentinel_password),
@@ -60,25 +66,10 @@ fn client(settings: &RedisSettings, peer: Peer, address: &str) -> RedisResult<Cl
     if !password.is_empty() {
         redis = redis.set_password(password.expose());
     }
-    let tls = &settings.tls;
-    let address = if tls.enabled {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    };
     let info = address
         .into_connection_info()?
         .set_redis_settings(redis)
         // Without it Nagle's algorithm holds small commands back for 40 ms.
         .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    if !tls.enabled {
-        return Client::open(info);
-    }
-    let pem = |text: &Secret| text.expose().as_bytes().to_vec();
-    let certificates = TlsCertificates {
-        client_tls: (!tls.cert.is_empty())
-            .then(|| ClientTlsConfig { client_cert: pem(&tls.cert), client_key: pem(&tls.key) }),
-        root_cert: (!tls.ca.is_empty()).then(|| pem(&tls.ca)),
-    };
-    Client::build_with_tls(info, certificates)
+    Client::open(info)
 }

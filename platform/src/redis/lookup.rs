@@ -70,7 +70,7 @@ pub(super) async fn look<'a>(
 async fn attempt(shared: &Shared, candidate: Candidate, lead: Duration) -> Result<Found<'_>, String> {
     tokio::time::sleep(lead).await;
     let opened = async {
-        let mut link = Link::open(&shared.settings, Peer::Redis, &candidate.address).await?;
+        let mut link = Link::open(shared, Peer::Redis, &candidate.address).await?;
         verify_role(&mut link.conn).await?;
         load(&mut link.conn, &shared.scripts).await?;
         // Before anybody has it: who hears of the new connection and asks anew must not miss what is published after.

@@ -42,7 +42,7 @@ pub(super) async fn listen(shared: &Shared, index: usize) {
 
 async fn follow(shared: &Shared, index: usize, sentinel: &str) -> RedisResult<Infallible> {
     let master = &shared.settings.master;
-    let mut link = Link::open(&shared.settings, Peer::Sentinel, sentinel).await?;
+    let mut link = Link::open(shared, Peer::Sentinel, sentinel).await?;
     link.conn.subscribe(CHANNEL).await?;
     loop {
         shared.hear(index, Word::Names(ask(&mut link.conn, master).await?));

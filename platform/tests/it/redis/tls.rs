@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 
 use super::certificates::Certificates;
-use super::server::{Cluster, SENTINEL_PASSWORD, Server};
+use super::server::{Cluster, PASSWORD, SENTINEL_PASSWORD, Server};
 use super::{SCRIPT, SOON, check, connected, survive_a_failover};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,6 +27,35 @@ async fn a_standalone_redis_in_tls_works_the_same() {
     let certificates = Certificates::new();
     let server = Server::redis(Some(&certificates), "").await;
     check(RedisSettings { tls: certificates.settings(), ..server.settings() }).await;
+}
+
+const ADDRESS: &str = "PLATFORM_TEST_REDIS";
+const BELIEVED: &str = "the server was believed";
+
+/// Not a test of its own: the process that the next one starts.
+#[tokio::test]
+async fn process() {
+    let Ok(address) = std::env::var(ADDRESS) else { return };
+    let tls = TlsSettings { enabled: true, ..TlsSettings::default() };
+    let settings = RedisSettings { address, password: PASSWORD.into(), tls, ..RedisSettings::default() };
+    let lifecycle = Lifecycle::new();
+    connected(&Redis::connect(settings, &lifecycle, &[SCRIPT]), 0).await;
+    println!("{BELIEVED}");
+}
+
+#[tokio::test]
+async fn where_no_authorities_are_named_the_systems_are_believed() {
+    let certificates = Certificates::new();
+    let server = Server::redis(Some(&certificates), "tls-auth-clients no\n").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, ca) = certificates.write(folder.path());
+    // The system's authorities are where this variable says.
+    let process = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["redis::tls::process", "--exact", "--nocapture"])
+        .envs([("SSL_CERT_FILE", ca), (ADDRESS, server.address.clone())])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&process.stdout).contains(BELIEVED), "{process:?}");
 }
 
 /// What a test has logged, on this thread.

@@ -210,8 +210,7 @@ impl Serving {
         let component = health.optional_component("ledger");
         let tail = Tail::new(partitions.clone(), resumes.clone(), checkpoints.clone(), component);
         let follower = Follower::start(&kafka, tail, lifecycle)?;
-        let watch = topic::watch(kafka.clone(), pool.clone(), follower.brake(), lifecycle.clone());
-        lifecycle.spawn("topic", watch);
+        lifecycle.spawn("topic", topic::watch(&kafka.topic, &follower, pool.clone(), lifecycle));
         lifecycle
             .spawn("checkpoints", checkpoints.compare(pool.clone(), follower.brake(), lifecycle.clone()));
         for (partition, resume) in (0..).zip(&resumes) {

@@ -4,7 +4,7 @@
 //! is not a record of a log that can be trusted (not stamped by the broker, out of range) stops its partition.
 
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,17 @@ enum Command {
 }
 
 /// A running follower; ends when dropped.
-#[derive(Debug)]
 pub struct Follower {
+    consumer: Arc<BaseConsumer>,
     commands: Option<mpsc::Sender<Command>>,
     brake: Brake,
     thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").finish_non_exhaustive()
+    }
 }
 
 /// Stops partitions for what others have found out: to their reader they are broken. Cheap to clone.
@@ -85,17 +91,22 @@ impl Follower {
             .set("queued.max.messages.kbytes", "4096")
             .set("queued.min.messages", "10000")
             .create()?;
+        let consumer = Arc::new(consumer);
         let (commands, inbox) = mpsc::channel();
         let (brake, halts) = mpsc::channel();
         let (topic, lifecycle) = (kafka.topic.clone(), lifecycle.clone());
+        let shared = consumer.clone();
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
             let _watch = lifecycle.fail_on_panic("the follower of the log");
-            let following = HashMap::new();
+            let (consumer, following) = (shared, HashMap::new());
             let (in_doubt, asked, halted) = (false, None, None);
             Thread { consumer, topic, reader, following, in_doubt, asked, halts, halted }.run(&inbox);
         });
         match thread {
-            Ok(thread) => Ok(Self { commands: Some(commands), brake: Brake(brake), thread: Some(thread) }),
+            Ok(thread) => {
+                let (commands, brake, thread) = (Some(commands), Brake(brake), Some(thread));
+                Ok(Self { consumer, commands, brake, thread })
+            }
             Err(error) => Err(KafkaError::ClientCreation(error.to_string())),
         }
     }
@@ -107,6 +118,11 @@ impl Follower {
 
     pub fn leave(&self, partition: u32) {
         self.send(Command::Leave { partition });
+    }
+
+    /// What it reads with, for questions to the brokers that may wait behind a fetch.
+    pub fn client(&self) -> Arc<BaseConsumer> {
+        self.consumer.clone()
     }
 
     pub fn brake(&self) -> Brake {
@@ -131,7 +147,7 @@ impl Drop for Follower {
 }
 
 struct Thread<R> {
-    consumer: BaseConsumer,
+    consumer: Arc<BaseConsumer>,
     topic: String,
     reader: R,
     /// The offset due next, by partition.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use platform::lifecycle::{BoxError, Lifecycle};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use sqlx::MySqlPool;
 
 use super::{Settings, number};
-use crate::ledger::follower::Brake;
+use crate::ledger::follower::Follower;
 use crate::store;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,39 +75,46 @@ pub async fn prepare(settings: &Settings) -> Result<Topic, TopicError> {
             checked => break checked?,
         }
     }
-    identify(Arc::new(admin), settings).await
+    identify(admin, settings).await
 }
 
-/// Stops every partition when the topic was deleted and made anew, for as long as the process lives. A follower that is
-/// due at an offset which the new one holds, too, would go on there as if nothing had happened.
-pub async fn watch(
-    settings: Arc<Settings>,
+/// Stops every partition of a follower when the topic was deleted and made anew. Where the new one holds the offset that
+/// is due, it would go on there as if nothing had happened.
+pub fn watch(
+    topic: &str,
+    follower: &Follower,
     pool: MySqlPool,
-    brake: Brake,
-    lifecycle: Lifecycle,
-) -> Result<(), BoxError> {
+    lifecycle: &Lifecycle,
+) -> impl Future<Output = Result<(), BoxError>> + use<> {
+    let (topic, client, brake) = (topic.to_owned(), follower.client(), follower.brake());
     let stop = lifecycle.background_stop();
-    let admin = Arc::new(settings.client().create()?);
-    let mut ours = None;
-    while tokio::time::timeout(WATCH, stop.cancelled()).await.is_err() {
-        if ours.is_none() {
-            let owner = stop.run_until_cancelled(store::topic_id(&pool)).await;
-            ours = owner.and_then(Result::ok);
+    async move {
+        let mut ours = None;
+        while tokio::time::timeout(WATCH, stop.cancelled()).await.is_err() {
+            let look = async {
+                if ours.is_none() {
+                    ours = Some(store::topic_id(&pool).await?);
+                }
+                current(client.clone(), topic.clone()).await
+            };
+            let id = stop.run_until_cancelled(look).await.and_then(Result::ok).flatten();
+            if let (Some(id), Some(ours)) = (&id, &ours)
+                && id != ours
+            {
+                brake.halt_all(format!(
+                    "topic {topic} was deleted and made anew: its id is {id}, and the database belongs to {ours}. \
+                     Nothing is reset"
+                ));
+                stop.cancelled().await;
+            }
         }
-        let Some(ours) = &ours else { continue };
-        let described = stop.run_until_cancelled(describe(&admin, &settings.topic)).await;
-        if let Some(Ok((Some(id), _))) = described
-            && id != *ours
-        {
-            let topic = &settings.topic;
-            brake.halt_all(format!(
-                "topic {topic} was deleted and made anew: its id is {id}, and the database belongs to {ours}. Nothing \
-                 is reset"
-            ));
-            stop.cancelled().await;
-        }
+        Ok(())
     }
-    Ok(())
+}
+
+async fn current(client: Arc<BaseConsumer>, topic: String) -> Result<Option<String>, BoxError> {
+    let described = tokio::task::spawn_blocking(move || identity::describe(client.client(), &topic, TIMEOUT));
+    Ok(described.await??.0)
 }
 
 async fn check_settings(
@@ -152,21 +160,24 @@ async fn check_settings(
 }
 
 async fn identify(
-    admin: Arc<AdminClient<DefaultClientContext>>,
+    admin: AdminClient<DefaultClientContext>,
     settings: &Settings,
 ) -> Result<Topic, TopicError> {
-    let mut tries = 0;
-    let (id, found) = loop {
-        match describe(&admin, &settings.topic).await {
-            // A topic that was made a moment ago may not be known to every broker yet.
-            Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition)) if tries < 20 => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    let (name, expected) = (settings.topic.clone(), settings.partitions);
+    let looked_up = tokio::task::spawn_blocking(move || {
+        // A topic that was made a moment ago may not be known to every broker yet.
+        let mut result = identity::describe(admin.inner(), &name, TIMEOUT);
+        for _ in 0..20 {
+            if !matches!(result, Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition))) {
+                break;
             }
-            described => break described?,
+            std::thread::sleep(Duration::from_millis(100));
+            result = identity::describe(admin.inner(), &name, TIMEOUT);
         }
-    };
-    let expected = settings.partitions;
+        result
+    })
+    .await;
+    let (id, found) = looked_up.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
     if found != expected as usize {
         return Err(TopicError::Partitions { topic: settings.topic.clone(), found, expected });
     }
@@ -174,14 +185,4 @@ async fn identify(
         Some(id) => Ok(Topic { id, partitions: expected }),
         None => Err(TopicError::NoIdentity(settings.topic.clone())),
     }
-}
-
-async fn describe(
-    admin: &Arc<AdminClient<DefaultClientContext>>,
-    topic: &str,
-) -> KafkaResult<(Option<String>, usize)> {
-    let (admin, topic) = (admin.clone(), topic.to_owned());
-    let described =
-        tokio::task::spawn_blocking(move || identity::describe(admin.inner(), &topic, TIMEOUT)).await;
-    described.map_err(|error| KafkaError::ClientCreation(error.to_string()))?
 }

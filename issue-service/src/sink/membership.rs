@@ -170,8 +170,7 @@ impl Membership {
         let stop = self.lifecycle.background_stop();
         let inbox = Inbox { senders: Arc::default(), group: self.group.clone() };
         let follower = Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?);
-        let watch =
-            topic::watch(self.kafka.clone(), self.pool.clone(), follower.brake(), self.lifecycle.clone());
+        let watch = topic::watch(&self.kafka.topic, &follower, self.pool.clone(), &self.lifecycle);
         self.lifecycle.spawn("topic", watch);
         let around = Servers {
             pool: self.pool.clone(),

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Unix time in milliseconds.
+/// Since 1970.
 #[expect(clippy::disallowed_methods, reason = "the tool stands alone; this is its one reading of wall time")]
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+/// Unix time in milliseconds.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    whole_ms(since)
+    whole_ms(now())
 }
 
 /// Milliseconds of a duration; half a billion years fit.

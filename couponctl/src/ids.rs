@@ -32,6 +32,18 @@ pub(crate) fn issue_id(coupon: u64, user: u64) -> Uuid {
     )
 }
 
+/// The partition of the log that holds everything about a coupon: FNV-1a-64 of the id's eight bytes, big-endian,
+/// modulo the number of partitions.
+pub(crate) fn partition_of(coupon: u64, partitions: u32) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in coupon.to_be_bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than a u32")]
+    let partition = (hash % u64::from(partitions.max(1))) as u32;
+    partition
+}
+
 /// Whether the text is the issue id of this claim, and nothing else.
 pub(crate) fn is_issue_id(text: &str, coupon: u64, user: u64) -> bool {
     Uuid::parse_str(text).is_ok_and(|id| id == issue_id(coupon, user))
@@ -57,6 +69,13 @@ mod tests {
             assert!(is_issue_id(&id.to_string(), coupon, user));
             assert!(!is_issue_id(&id.to_string(), coupon, user ^ 1));
         }
+    }
+
+    #[test]
+    fn partitions_are_frozen() {
+        let partitions: Vec<u32> = (1..=8).map(|id| partition_of(id, 8)).collect();
+        assert_eq!(partitions, [2, 7, 4, 1, 6, 3, 0, 5]);
+        assert_eq!(partition_of(244_130_414_592_001, 8), 1);
     }
 
     #[test]

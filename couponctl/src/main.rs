@@ -1,17 +1,24 @@
-//! The operator's tool: signs token files, makes load, audits what was promised.
+//! The operator's tool: signs token files, makes load, audits what was promised, looks at the log and its dead letters.
 //!
 //! It stands alone: what it checks, it decodes by itself, so that an error in the services cannot hide itself
 //! in code that both share.
 
 mod audit;
 mod clock;
+mod compare;
 mod csv;
+mod dlt;
 mod ids;
+mod index;
+mod kafka;
+mod ledger;
 mod load;
+mod replay;
 mod servers;
 mod state;
 mod terminal;
 mod tokens;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -22,14 +29,18 @@ Examples:
   # 15,000 users claim a coupon over 20 s; then everything is compared
   couponctl tokens --count 15000 --out tokens.csv
   couponctl load --coupon 244019838763171 --tokens tokens.csv --ramp 20s --answers claims.ndjson
-  couponctl audit --coupon 244019838763171 --answers claims.ndjson
+  couponctl audit --coupon 244019838763171 --answers claims.ndjson --replay
+  # the log and its tables, and what could not be read
+  couponctl ledger show
+  couponctl ledger verify
+  couponctl dlt list
   # for scripts, and against the run in another folder
-  couponctl audit --coupon 244019838763171 --answers claims.ndjson --state /tmp/second --json
+  couponctl audit --all --replay --state /tmp/second --json
 
 Each command has more. Addresses, keys and secrets come from the state folder of the running stack: --state, else \
 FIRSTCOME_STATE, else target/firstcome below the working folder. Without one, options name all that is needed.";
 
-/// The operator's tool of Firstcome: token files, load, audit.
+/// The operator's tool of Firstcome: token files, load, audit, the log and its dead letters.
 #[derive(Debug, Parser)]
 #[command(name = "couponctl", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -45,6 +56,8 @@ enum Command {
     Tokens(Box<tokens::Args>),
     Load(Box<load::Args>),
     Audit(Box<audit::Args>),
+    Ledger(ledger::Args),
+    Dlt(dlt::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +66,8 @@ fn main() -> ExitCode {
         Command::Tokens(args) => tokens::run(&args, cli.json),
         Command::Load(args) => load::run(&args, cli.json),
         Command::Audit(args) => audit::run(&args, cli.json),
+        Command::Ledger(args) => ledger::run(&args, cli.json),
+        Command::Dlt(args) => dlt::run(&args, cli.json),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", console::style("couponctl:").red().bold().for_stderr());
@@ -66,11 +81,16 @@ mod tests {
 
     use super::*;
 
+    /// A command with all below it.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        let below: Vec<_> = command.get_subcommands().cloned().flat_map(all).collect();
+        std::iter::once(command).chain(below).collect()
+    }
+
     #[test]
     fn every_help_has_examples_that_parse() {
         Cli::command().debug_assert();
-        let below: Vec<_> = Cli::command().get_subcommands().cloned().collect();
-        for command in std::iter::once(Cli::command()).chain(below) {
+        for command in all(Cli::command()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let examples = help.replace("\\\n", "");
             let lines: Vec<_> = examples.lines().filter(|line| line.starts_with("  couponctl ")).collect();
@@ -85,7 +105,7 @@ mod tests {
 
     #[test]
     fn help_names_the_state_folder() {
-        for command in Cli::command().get_subcommands_mut() {
+        for mut command in all(Cli::command()).into_iter().filter(|it| !it.has_subcommands()) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("[default: target/firstcome]"), "{help}");
             assert!(help.contains("[env: FIRSTCOME_STATE]"), "{help}");

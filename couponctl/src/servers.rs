@@ -21,6 +21,22 @@ pub(crate) struct MysqlArgs {
     mysql_password_file: Option<PathBuf>,
 }
 
+/// The tables of the issue service.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IssuesArgs {
+    #[command(flatten)]
+    mysql: MysqlArgs,
+    /// Database of the issue service
+    #[arg(long, value_name = "NAME", default_value = "firstcome_issues")]
+    database: String,
+}
+
+impl IssuesArgs {
+    pub(crate) async fn connect(&self, state: &State) -> Result<MySqlConnection> {
+        self.mysql.resolve(state)?.connect(&self.database).await
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Mysql {
     options: MySqlConnectOptions,

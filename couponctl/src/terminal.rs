@@ -1,6 +1,6 @@
 //! What a person sees: bars and colours, only where stderr or stdout is a terminal.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +16,14 @@ pub(crate) fn bar(length: u64, template: &str, quiet: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(length), target).with_style(style.progress_chars("━╸─"))
 }
 
+/// Of a partition that is read from its start.
+pub(crate) fn replay_bar(partition: u32, records: u64) -> ProgressBar {
+    let template = "reading partition {msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+    let bar = bar(records, template, false);
+    bar.set_message(partition.to_string());
+    bar
+}
+
 /// `1,234,567`
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -27,6 +35,14 @@ pub(crate) fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// Unix milliseconds as RFC 3339 in UTC; what lies beyond the year 9999 stays a number.
+pub(crate) fn time(unix_ms: u64) -> String {
+    if unix_ms > 253_402_300_799_999 {
+        return unix_ms.to_string();
+    }
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
 }
 
 /// `12.3 s`, `4m 05s`
@@ -49,6 +65,13 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(15_000_000), "15,000,000");
+    }
+
+    #[test]
+    fn times_are_utc_to_the_millisecond() {
+        assert_eq!(time(1_800_000_000_123), "2027-01-15T08:00:00.123Z");
+        assert_eq!(time(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        assert_eq!(time(u64::MAX), "18446744073709551615");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::outside::live::Live;
 use crate::reconciler::Reconciler;
 use crate::refusal::Refusals;
 use crate::retirement::Retirement;
-use crate::sink::{self, Membership};
+use crate::sink::{self, Membership, waiting_letters};
 use crate::store::{self, StoreError};
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -151,6 +151,9 @@ fn start_sink(
         group: settings.consumer.group.clone(),
         session_timeout: settings.consumer.session_timeout,
     };
+    let stop = context.lifecycle.background_stop();
+    let letters = waiting_letters::follow(kafka.clone(), stop, waiting_letters::show);
+    context.lifecycle.spawn("dead letters", letters);
     let membership = Membership::join(&consumer, kafka, pool, context.lifecycle.clone(), &context.health)?;
     context.lifecycle.spawn("consumer", membership.run());
     Ok(())

@@ -8,6 +8,7 @@ pub(crate) mod around;
 pub(crate) mod batch;
 mod dead_letter;
 pub mod membership;
+pub mod waiting_letters;
 pub(crate) mod worker;
 
 pub use membership::{Membership, Settings};

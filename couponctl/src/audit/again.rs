@@ -5,32 +5,27 @@ use std::time::Duration;
 use anyhow::Result;
 use rand::seq::{IteratorRandom as _, SliceRandom as _};
 
-use super::Args;
-use super::api;
-use super::record::Answers;
-use super::rows::Row;
-use super::verdict::{Check, Offender};
+use super::{Sources, api};
 use crate::csv::Tokens;
 use crate::load::client::Connection;
-use crate::load::target::Target;
 use crate::state::State;
 use crate::tokens;
+use crate::verdict::{Check, Offender};
 
 const WHAT: &str = "winners who ask again get it";
 /// Long enough for the questions of one audit.
 const TOKEN_TTL: Duration = Duration::from_secs(300);
 
-/// Asks for a random sample of those with a row or with a receipt.
+/// Asks for a random sample of those with a row or with a receipt, `count` of them at most.
 pub(crate) async fn ask(
-    args: &Args,
+    sources: &Sources,
     state: &State,
-    target: Option<&Target>,
-    rows: &[Row],
-    answers: &Answers,
+    coupon: u64,
+    winners: &[u64],
+    count: usize,
 ) -> Result<Check> {
-    let Some(target) = target else { return Ok(Check::not_judged("I7", WHAT, "no gateway given")) };
-    let winners = winners(rows, answers);
-    let Some(sample) = sample(args, state, &winners)? else {
+    let Some(target) = &sources.api else { return Ok(Check::not_judged("I7", WHAT, "no gateway given")) };
+    let Some(sample) = sample(sources.tokens.as_ref(), state, winners, count)? else {
         return Ok(Check::not_judged("I7", WHAT, "no tokens and no signing key given"));
     };
     if sample.is_empty() {
@@ -39,8 +34,8 @@ pub(crate) async fn ask(
     let mut connection = Connection::default();
     let mut offenders = Vec::new();
     for (user, token) in &sample {
-        if let Some(problem) = api::ask_again(&mut connection, target, args.coupon, *user, token).await {
-            offenders.push(Offender { user: *user, problem });
+        if let Some(problem) = api::ask_again(&mut connection, target, coupon, *user, token).await {
+            offenders.push(Offender::user(*user, problem));
         }
     }
     Ok(Check::of(
@@ -51,30 +46,26 @@ pub(crate) async fn ask(
     ))
 }
 
-fn winners(rows: &[Row], answers: &Answers) -> Vec<u64> {
-    let mut winners: Vec<u64> = rows.iter().map(|row| row.user).collect();
-    winners.extend(answers.winners().map(|(user, _)| user));
-    winners.sort_unstable();
-    winners.dedup();
-    winners
-}
-
 /// A user with a token.
 type Asker = (u64, Vec<u8>);
 
 /// Who asks; `None` without any means to have tokens.
-fn sample(args: &Args, state: &State, winners: &[u64]) -> Result<Option<Vec<Asker>>> {
+fn sample(
+    tokens: Option<&Tokens>,
+    state: &State,
+    winners: &[u64],
+    count: usize,
+) -> Result<Option<Vec<Asker>>> {
     let mut random = rand::rng();
-    if let Some(file) = &args.tokens {
-        let tokens = Tokens::read(file, None)?;
+    if let Some(tokens) = tokens {
         let known = tokens.iter().filter(|(user, _)| winners.binary_search(user).is_ok());
-        let chosen = known.choose_multiple(&mut random, args.sample);
+        let chosen = known.choose_multiple(&mut random, count);
         return Ok(Some(chosen.into_iter().map(|(user, token)| (user, token.to_vec())).collect()));
     }
     let Some(signer) = tokens::stack_signer(state, TOKEN_TTL)? else { return Ok(None) };
     let mut chosen = winners.to_vec();
     chosen.shuffle(&mut random);
-    chosen.truncate(args.sample);
+    chosen.truncate(count);
     let signed = chosen.into_iter().map(|user| {
         let mut token = Vec::new();
         signer.token(user, &mut random, &mut token);

@@ -1,152 +1,60 @@
-//! The invariants as pure functions over what was read, so that each can be shown to fail when it must.
+//! Rows, counts and the doorman's set, as pure functions over what was read.
 
-use std::collections::{HashMap, HashSet};
-
-use super::api::Coupon;
-use super::record::Answers;
-use super::rows::{Definition, Row, Rows};
-use super::verdict::{Check, Offender};
-use crate::ids;
+use crate::index::{Coupon, Row};
 use crate::terminal::grouped;
+use crate::verdict::{Check, Offender};
 
-/// Told and written, both ways round.
-#[derive(Debug)]
-pub(crate) struct Promises<'a> {
-    pub(crate) coupon: u64,
-    pub(crate) answers: &'a Answers,
-    /// Rows by user.
-    pub(crate) users: HashMap<u64, u64>,
-}
+use super::api;
 
-impl<'a> Promises<'a> {
-    pub(crate) fn new(coupon: u64, answers: &'a Answers, rows: &[Row]) -> Self {
-        Self { coupon, answers, users: rows_by_user(rows) }
-    }
-
-    /// I1: every user who was told ISSUED has exactly one row.
-    pub(crate) fn told_have_rows(&self) -> Check {
-        let lost = self.answers.winners().filter_map(|(user, _)| match self.users.get(&user) {
-            Some(1) => None,
-            Some(rows) => Some(Offender { user, problem: format!("told issued, has {rows} rows") }),
-            None => Some(Offender { user, problem: "told issued, has no row".to_owned() }),
-        });
-        let lost: Vec<Offender> = lost.collect();
-        let told = grouped(self.answers.winners().count() as u64);
-        let compared = format!("{told} told issued, {} users with rows", grouped(self.users.len() as u64));
-        Check::of("I1", "who was told issued has one row", compared, lost)
-    }
-
-    /// Every receipt's id encodes this coupon and this user.
-    pub(crate) fn receipts_are_right(&self) -> Check {
-        let wrong =
-            self.answers.winners().filter(|(user, id)| !ids::is_issue_id(id, self.coupon, *user)).map(
-                |(user, id)| Offender {
-                    user,
-                    problem: format!("issue id {id} is not this coupon's and user's"),
-                },
-            );
-        let wrong: Vec<Offender> = wrong.collect();
-        Check::of("I1", "receipts name coupon and user", "issue ids, decoded", wrong)
-    }
-
-    /// Every row is of somebody who was told, or who may have won unheard.
-    pub(crate) fn rows_are_explained(&self, partial: bool) -> Check {
-        let mut outside = 0_u64;
-        let mut unheard = 0_u64;
-        let mut offenders = Vec::new();
-        for &user in self.users.keys() {
-            match self.answers.users.get(&user) {
-                Some(told) if told.issued.is_some() => {}
-                Some(told) if told.open > 0 => unheard += 1,
-                Some(told) => {
-                    let problem = format!("has a row, but all {} attempts were refused", told.attempts);
-                    offenders.push(Offender { user, problem });
-                }
-                None => {
-                    outside += 1;
-                    if !partial {
-                        offenders.push(Offender { user, problem: "has a row, but never asked".to_owned() });
-                    }
-                }
-            }
-        }
-        let Answers { pending, unknown, .. } = self.answers;
-        let others = if partial { format!(", {} by others", grouped(outside)) } else { String::new() };
-        let compared =
-            format!("{} rows unheard of {} pending and unknown{others}", grouped(unheard), pending + unknown);
-        Check::of("A", "rows are told, pending or unknown", compared, offenders)
-    }
-
-    /// I4: sold out is said only when the stock is gone.
-    pub(crate) fn sold_out_means_empty(&self, definition: Option<Definition>, stock_changed: bool) -> Check {
-        const WHAT: &str = "sold out only if the stock is gone";
-        if stock_changed {
-            return Check::not_judged("I4", WHAT, "the stock was changed meanwhile");
-        }
-        if !self.answers.anybody_sold_out() {
-            return Check::not_judged("I4", WHAT, "nobody was told sold out");
-        }
-        let rows: u64 = self.users.values().sum();
-        let stock = definition.map_or(0, |definition| definition.stock);
-        Check::new("I4", WHAT, format!("{} rows, stock {}", grouped(rows), grouped(stock)), rows >= stock)
-    }
-
-    /// I7, from the record: no two ids, no refusal after a receipt.
-    pub(crate) fn answers_agree(&self) -> Check {
-        let mut asked_again = 0_u64;
-        let mut offenders = Vec::new();
-        for (&user, told) in &self.answers.users {
-            asked_again += u64::from(told.attempts > 1 && told.issued.is_some());
-            offenders.extend(
-                told.contradictions.iter().map(|problem| Offender { user, problem: problem.clone() }),
-            );
-        }
-        let compared = format!("{} winners who asked more than once", grouped(asked_again));
-        Check::of("I7", "a winner's answers agree", compared, offenders)
-    }
-}
-
-/// I2: never more rows than stock.
-pub(crate) fn within_stock(rows: &Rows) -> Check {
+/// I2: never more rows than the highest stock that was ever in force.
+pub(crate) fn within_stock(rows: &[Row], coupon: Option<&Coupon>, highest: Option<u64>) -> Check {
     const WHAT: &str = "rows are at most the stock";
-    let count = rows.rows.len() as u64;
-    match rows.definition {
-        Some(Definition { stock, .. }) => Check::new(
-            "I2",
-            WHAT,
-            format!("{} rows, stock {}", grouped(count), grouped(stock)),
-            count <= stock,
-        ),
-        None => Check::new("I2", WHAT, format!("{} rows, no definition", grouped(count)), count == 0),
-    }
+    let count = rows.len() as u64;
+    let (stock, name) = match (highest, coupon) {
+        // The stock in force is never below what was issued, so it bounds the rows, too.
+        (None, Some(coupon)) => (coupon.definition.stock, "stock"),
+        (Some(highest), _) => (highest, "highest stock"),
+        (None, None) => (0, "no definition:"),
+    };
+    let compared = format!("{} rows, {name} {}", grouped(count), grouped(stock));
+    Check::new("I2", WHAT, compared, count <= stock)
 }
 
 /// I3: no user twice.
 pub(crate) fn once_each(rows: &[Row]) -> Check {
-    let twice = rows_by_user(rows)
-        .into_iter()
-        .filter(|&(_, rows)| rows > 1)
-        .map(|(user, rows)| Offender { user, problem: format!("has {rows} rows") });
+    let twice = by_user(rows)
+        .filter(|rows| rows.len() > 1)
+        .map(|rows| Offender::user(rows[0].user, format!("has {} rows", rows.len())));
     let twice: Vec<Offender> = twice.collect();
     Check::of("I3", "no user has two rows", format!("{} rows", grouped(rows.len() as u64)), twice)
 }
 
+/// Rows are sorted by user.
+pub(crate) fn by_user(rows: &[Row]) -> impl Iterator<Item = &[Row]> {
+    rows.chunk_by(|one, other| one.user == other.user)
+}
+
 /// Places are 1 to the number of rows, each once: no gap, no repeat.
 pub(crate) fn places_in_line(rows: &[Row]) -> Check {
-    let mut seen = HashSet::with_capacity(rows.len());
-    let wrong =
-        rows.iter().filter(|row| !seen.insert(row.place) || row.place == 0 || row.place > rows.len() as u64);
-    let wrong =
-        wrong.map(|row| Offender { user: row.user, problem: format!("has place {}", row.place) }).collect();
+    let mut taken = vec![false; rows.len()];
+    let wrong = rows.iter().filter(|row| {
+        let slot = usize::try_from(row.place).ok().and_then(|place| taken.get_mut(place.checked_sub(1)?));
+        slot.is_none_or(|slot| std::mem::replace(slot, true))
+    });
+    let wrong = wrong.map(|row| Offender::user(row.user, format!("has place {}", row.place))).collect();
     Check::of("P", "places are 1 to n, each once", format!("{} places", grouped(rows.len() as u64)), wrong)
 }
 
 /// I5: rows, ledger and coupon service say the same number.
-pub(crate) fn counts_agree(rows: &Rows, api: Option<&Result<Coupon, String>>) -> Check {
+pub(crate) fn counts_agree(
+    rows: &[Row],
+    coupon: Option<&Coupon>,
+    shown: Option<&Result<api::Coupon, String>>,
+) -> Check {
     const WHAT: &str = "rows, ledger and coupon agree";
-    let count = rows.rows.len() as u64;
-    let ledger = rows.definition.map_or(0, |definition| definition.count);
-    let (shown, agrees) = match api {
+    let count = rows.len() as u64;
+    let ledger = coupon.map_or(0, |coupon| coupon.count);
+    let (shown, agrees) = match shown {
         None => ("coupon service not asked".to_owned(), true),
         Some(Err(problem)) => (problem.clone(), false),
         Some(Ok(coupon)) => {
@@ -157,10 +65,10 @@ pub(crate) fn counts_agree(rows: &Rows, api: Option<&Result<Coupon, String>>) ->
     Check::new("I5", WHAT, compared, count == ledger && agrees)
 }
 
-/// I5: the doorman's set is the users of the rows, while its key lives.
+/// I5: the doorman's set, sorted, is the users of the rows, while its key lives.
 pub(crate) fn doorman_agrees(
     rows: &[Row],
-    set: Option<&Result<Option<HashSet<u64>>, String>>,
+    set: Option<&Result<Option<Vec<u64>>, String>>,
     may_differ: bool,
 ) -> Check {
     const WHAT: &str = "the Redis set is the rows' users";
@@ -171,12 +79,13 @@ pub(crate) fn doorman_agrees(
         Some(Ok(None)) => return Check::not_judged("I5", WHAT, "the key does not live"),
         Some(Ok(Some(set))) => set,
     };
-    let users: HashSet<u64> = rows.iter().map(|row| row.user).collect();
-    let extra =
-        set.difference(&users).map(|&user| Offender { user, problem: "in Redis without a row".to_owned() });
-    let missing =
-        users.difference(set).map(|&user| Offender { user, problem: "has a row, not in Redis".to_owned() });
-    let offenders: Vec<Offender> = extra.chain(missing).collect();
+    let users: Vec<u64> = by_user(rows).map(|rows| rows[0].user).collect();
+    let without = |one: &[u64], other: &[u64], problem: &str| -> Vec<Offender> {
+        let missing = one.iter().filter(|user| other.binary_search(user).is_err());
+        missing.map(|user| Offender::user(*user, problem)).collect()
+    };
+    let mut offenders = without(set, &users, "in Redis without a row");
+    offenders.extend(without(&users, set, "has a row, not in Redis"));
     let compared = format!("{} members, {} users", grouped(set.len() as u64), grouped(users.len() as u64));
     if may_differ && !offenders.is_empty() {
         let why = format!("{compared}: {} differ, which was permitted", grouped(offenders.len() as u64));
@@ -185,10 +94,67 @@ pub(crate) fn doorman_agrees(
     Check::of("I5", WHAT, compared, offenders)
 }
 
-pub(crate) fn rows_by_user(rows: &[Row]) -> HashMap<u64, u64> {
-    let mut users = HashMap::with_capacity(rows.len());
-    for row in rows {
-        *users.entry(row.user).or_default() += 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::record::Definition;
+    use crate::verdict::Verdict;
+
+    fn rows(places: &[(u64, u64)]) -> Vec<Row> {
+        places.iter().map(|&(user, place)| Row { user, place, ..Row::default() }).collect()
     }
-    users
+
+    fn coupon(stock: u64, count: u64) -> Coupon {
+        let definition = Definition { version: 1, stock, starts_at: 0, ends_at: 9, closed: false };
+        Coupon { id: 7, partition: 0, definition, retired_at: None, count }
+    }
+
+    fn users(check: &Check) -> Vec<u64> {
+        check.offenders.iter().map(|offender| offender.user.unwrap()).collect()
+    }
+
+    #[test]
+    fn more_rows_than_stock_fail() {
+        let three = rows(&[(1, 1), (2, 2), (3, 3)]);
+        let verdict = |coupon: Option<&Coupon>, highest| within_stock(&three, coupon, highest).verdict;
+        assert_eq!(verdict(Some(&coupon(3, 3)), None), Verdict::Ok);
+        assert_eq!(verdict(Some(&coupon(2, 3)), None), Verdict::Failed);
+        assert_eq!(verdict(Some(&coupon(9, 3)), Some(2)), Verdict::Failed, "the log knows best");
+        assert_eq!(verdict(None, None), Verdict::Failed);
+    }
+
+    #[test]
+    fn doubles_and_places_name_their_users() {
+        assert_eq!(users(&once_each(&rows(&[(1, 1), (2, 2), (2, 3)]))), [2]);
+        assert!(users(&places_in_line(&rows(&[(1, 1), (2, 2), (3, 3)]))).is_empty());
+        assert_eq!(
+            users(&places_in_line(&rows(&[(1, 1), (2, 1), (3, 4), (5, 0)]))),
+            [2, 5],
+            "twice, and none"
+        );
+    }
+
+    #[test]
+    fn counts_must_all_agree() {
+        let two = rows(&[(1, 1), (2, 2)]);
+        let verdict = |count, shown: Option<Result<u64, String>>| {
+            let shown =
+                shown.map(|shown| shown.map(|issued_quantity| api::Coupon { quantity: 9, issued_quantity }));
+            counts_agree(&two, Some(&coupon(9, count)), shown.as_ref()).verdict
+        };
+        assert_eq!([verdict(2, None), verdict(2, Some(Ok(2)))], [Verdict::Ok; 2]);
+        assert_eq!([verdict(1, None), verdict(2, Some(Ok(1)))], [Verdict::Failed; 2]);
+        assert_eq!(verdict(2, Some(Err("gone".to_owned()))), Verdict::Failed);
+    }
+
+    #[test]
+    fn the_set_must_have_the_users_and_no_others() {
+        let two = rows(&[(1, 1), (5, 2)]);
+        let check = |set: &[u64], may_differ| doorman_agrees(&two, Some(&Ok(Some(set.to_vec()))), may_differ);
+        assert!(users(&check(&[1, 5], false)).is_empty());
+        assert_eq!(users(&check(&[1, 4, 6], false)), [4, 5, 6]);
+        assert_eq!(check(&[1], true).verdict, Verdict::NotJudged);
+        assert_eq!(doorman_agrees(&two, Some(&Ok(None)), false).verdict, Verdict::NotJudged);
+        assert_eq!(doorman_agrees(&two, Some(&Err("gone".to_owned())), false).verdict, Verdict::Failed);
+    }
 }

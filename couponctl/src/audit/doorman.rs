@@ -1,6 +1,5 @@
 //! The Redis set of a coupon's users: the current master's, found through Sentinel, or a single server's.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,19 +55,19 @@ impl RedisArgs {
 }
 
 impl Redis {
-    /// The users in the coupon's set; `None` if there is no such key.
-    pub(crate) async fn users(&self, coupon: u64) -> Result<Option<HashSet<u64>>> {
+    /// The users in the coupon's set, sorted; `None` if there is no such key.
+    pub(crate) async fn users(&self, coupon: u64) -> Result<Option<Vec<u64>>> {
         tokio::time::timeout(TIMEOUT * 4, self.read(coupon)).await.context("Redis does not answer")?
     }
 
-    async fn read(&self, coupon: u64) -> Result<Option<HashSet<u64>>> {
+    async fn read(&self, coupon: u64) -> Result<Option<Vec<u64>>> {
         let mut connection = self.master().await?;
         let key = format!("coupon:{{{coupon}}}:users");
         let there: bool = redis::cmd("EXISTS").arg(&key).query_async(&mut connection).await?;
         if !there {
             return Ok(None);
         }
-        let mut users = HashSet::new();
+        let mut users = Vec::new();
         let mut cursor = 0_u64;
         loop {
             let (next, members): (u64, Vec<String>) = redis::cmd("SSCAN")
@@ -79,11 +78,13 @@ impl Redis {
                 .query_async(&mut connection)
                 .await?;
             for member in members {
-                users.insert(
+                users.push(
                     member.parse().with_context(|| format!("member {member:?} of {key} is no user id"))?,
                 );
             }
             if next == 0 {
+                users.sort_unstable();
+                users.dedup(); // a scan may show a member twice
                 return Ok(Some(users));
             }
             cursor = next;

@@ -1,12 +1,14 @@
 //! The record of answers: every attempt is in the file before its first byte is sent, its answer follows.
 //!
 //! So an attempt without an answer is *unknown*, never forgotten, whatever ends this process. Lines are in the
-//! order of events: an attempt below an answer was sent after that answer had arrived.
+//! order of events: an attempt below an answer was sent after that answer had arrived. `at` of an attempt is not
+//! later than its first byte, `at` of an answer not earlier than its last.
 //!
 //! ```text
 //! {"run":"…","coupon":7,"target":"127.0.0.1:8080","at":1800000000000}
 //! {"attempt":0,"user":42,"at":1800000000001}
-//! {"answer":0,"at":1800000000003,"status":200,"outcome":"ISSUED","issueId":"…"}
+//! {"answer":0,"at":1800000000003,"status":202,"outcome":"PENDING"}
+//! {"answer":0,"at":1800000000254,"status":200,"outcome":"ISSUED","issueId":"…","followed":true,"asked":1800000000253}
 //! ```
 
 use std::fs::File;
@@ -62,6 +64,9 @@ pub(crate) struct Answer<'a> {
     /// The answer of the status API after a PENDING.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) followed: bool,
+    /// When the status API was asked, not later than the question's first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<u64>,
 }
 
 impl<'a> Answer<'a> {

@@ -138,7 +138,7 @@ impl Worker {
         }
         if let Some(record) = &run.record {
             let status = result.as_ref().ok().map(|exchange| exchange.response.status);
-            let mut answer = Answer::new(job.number, run.unix_ms(end), status, &judged);
+            let mut answer = Answer::new(job.number, run.unix_ms_after(end), status, &judged);
             if let Err(Failure::NotSent(reason) | Failure::Cut(reason)) = &result {
                 answer.error = Some(reason);
             }

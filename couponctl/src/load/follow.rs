@@ -76,16 +76,15 @@ async fn follow(run: &Run, job: Job, permits: &Semaphore) -> Option<Outcome> {
     question.write(token, &mut request);
     while Instant::now() < until {
         tokio::time::sleep(INTERVAL).await;
-        let answer = {
-            let _permit = permits.acquire().await.ok()?;
-            Connection::default().exchange(run.target.address, &request, run.timeout).await
-        };
+        let _permit = permits.acquire().await.ok()?;
+        let asked = run.unix_ms(Instant::now());
+        let answer = Connection::default().exchange(run.target.address, &request, run.timeout).await;
         let Ok(exchange) = answer else { continue };
         let Some(judged) = judge(exchange.response.status, &exchange.response.body) else { continue };
         if let Some(record) = &run.record {
-            let now = run.unix_ms(Instant::now());
+            let now = run.unix_ms_after(Instant::now());
             let mut answer = Answer::new(job.number, now, Some(exchange.response.status), &judged);
-            answer.followed = true;
+            (answer.followed, answer.asked) = (true, Some(asked));
             if let Err(error) = record.answer(&answer) {
                 run.fail(error.into());
             }

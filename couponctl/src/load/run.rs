@@ -34,7 +34,9 @@ pub(crate) struct Run {
     /// No attempt begins after this.
     pub(crate) stop: CancellationToken,
     pub(crate) started: Instant,
-    started_ms: u64,
+    /// Wall time was read after `before` and before `started`.
+    before: Instant,
+    wall: Duration,
     failure: Mutex<Option<anyhow::Error>>,
 }
 
@@ -56,11 +58,12 @@ pub(crate) struct Setup<'a> {
 
 impl Run {
     pub(crate) fn new(setup: Setup<'_>) -> Result<Self> {
-        let started_ms = clock::now_ms();
         let record = setup
             .answers
-            .map(|(path, coupon)| Record::create(path, coupon, &setup.target.authority, started_ms))
+            .map(|(path, coupon)| Record::create(path, coupon, &setup.target.authority, clock::now_ms()))
             .transpose()?;
+        let jtl = setup.out.map(Jtl::create).transpose()?;
+        let (before, wall, started) = (Instant::now(), clock::now(), Instant::now());
         Ok(Self {
             url: format!("http://{}{}", setup.target.authority, setup.path),
             target: setup.target,
@@ -71,12 +74,13 @@ impl Run {
             timeout: setup.timeout,
             fresh_connections: setup.fresh_connections,
             record,
-            jtl: setup.out.map(Jtl::create).transpose()?,
+            jtl,
             follow: setup.follow,
             live: Live::default(),
             stop: CancellationToken::new(),
-            started: Instant::now(),
-            started_ms,
+            started,
+            before,
+            wall,
             failure: Mutex::new(None),
         })
     }
@@ -85,9 +89,15 @@ impl Run {
         self.started.elapsed()
     }
 
-    /// Wall time of a moment of this run; steps of the system's clock do not reach it.
+    /// The last unix millisecond that was not after a moment of this run; steps of the system's clock do not reach it.
     pub(crate) fn unix_ms(&self, at: Instant) -> u64 {
-        self.started_ms + clock::whole_ms(at.saturating_duration_since(self.started))
+        clock::whole_ms(self.wall + at.saturating_duration_since(self.started))
+    }
+
+    /// The first that was not before it. With the other one, what came after a recorded moment is provable.
+    pub(crate) fn unix_ms_after(&self, at: Instant) -> u64 {
+        let since = self.wall + at.saturating_duration_since(self.before);
+        clock::whole_ms(since + Duration::from_nanos(999_999))
     }
 
     /// Ends the run: what was promised to the record can't be kept.

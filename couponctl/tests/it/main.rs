@@ -3,7 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod audit;
+mod dlt;
+mod ledger;
 mod load;
+mod log;
+mod replay;
+mod scene;
 mod servers;
 mod shop;
 mod tokens;

@@ -1,4 +1,4 @@
-//! The operator's tool against the whole: token file, load, audit; and an audit that has to fail.
+//! The operator's tool against the whole: token file, load, audit, the log read again; and an audit that has to fail.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -58,15 +58,15 @@ async fn tokens_load_and_audit() {
         "{load}"
     );
 
-    let audit = ["audit", "--coupon", &coupon, "--answers", answers, "--wait", "60s"];
+    let audit = ["audit", "--coupon", &coupon, "--answers", answers, "--replay", "--wait", "60s"];
     let (success, report) = couponctl(&stack, &audit);
     assert!(success && report["ok"] == true, "{report}");
     assert_eq!((&report["stock"], &report["rows"]), (&json!(STOCK), &json!(STOCK)), "{report}");
     assert_eq!(report["toldIssued"].as_u64(), load["issued"].as_u64(), "{report}");
-    for none in ["lost", "duplicates", "overIssued", "unexplained", "unknown"] {
+    for none in ["lost", "duplicates", "overIssued", "unexplained", "unheard", "unknown"] {
         assert_eq!(report[none], 0, "{none}: {report}");
     }
-    for id in ["I1", "I2", "I3", "I4", "I5", "I7"] {
+    for id in ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"] {
         let verdicts = verdicts(&report, id);
         assert!(!verdicts.is_empty() && verdicts.iter().all(|verdict| *verdict == "ok"), "{id}: {report}");
     }
@@ -86,4 +86,21 @@ async fn tokens_load_and_audit() {
     let checks = report["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = checks.iter().find(|check| check["id"] == "I1").map(|check| &check["offenders"][0]["user"]);
     assert_eq!(named, Some(&json!(user)), "{report}");
+}
+
+/// What the services have written, decided again by code that is not theirs.
+#[tokio::test]
+async fn the_log_gives_the_tables() {
+    let _stack = shared().await;
+    let stack = Stack::load();
+    let (success, report) = couponctl(&stack, &["ledger", "verify"]);
+    assert!(success && report["ok"] == true, "{report}");
+    let partitions = report["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!(partitions.len(), 8, "{report}");
+    assert!(partitions.iter().all(|it| it["records"].as_u64() > Some(0)), "probes are in each: {report}");
+
+    let (success, shown) = couponctl(&stack, &["ledger", "show"]);
+    assert!(success && shown["partitions"].as_array().map(Vec::len) == Some(8), "{shown}");
+    let (success, letters) = couponctl(&stack, &["dlt", "list"]);
+    assert!(success && letters["waiting"] == 0, "{letters}");
 }

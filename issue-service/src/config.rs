@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most winners look at their coupon within it, and memory is cheap.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Settings {
     pub server: ServerSettings,
@@ -35,7 +35,7 @@ pub struct Settings {
 }
 
 /// Cached definitions.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DefinitionSettings {
     /// With it the coupon service signs the definitions that it puts into Redis.
@@ -45,7 +45,7 @@ pub struct DefinitionSettings {
     pub cache_ttl: Duration,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ClaimSettings {
     /// How many requests of a process may wait for a decision; beyond that 503 at once.
@@ -61,7 +61,7 @@ impl Default for ClaimSettings {
     }
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ConsumerSettings {
     pub group: String,

@@ -70,7 +70,8 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
     let mut command = cargo();
     command.args(["build", "--message-format=json-render-diagnostics"]);
     for package in PACKAGES {
-        command.args(["--package", package]);
+        // The binary of the same name; a package may have tools besides.
+        command.args(["--package", package, "--bin", package]);
     }
     if profile == Profile::Release {
         command.arg("--release");
@@ -85,6 +86,16 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
         built.binaries.path(package)?;
     }
     Ok(built.binaries)
+}
+
+/// The service that is measured, and what measures it.
+pub(crate) fn build_benchmarks(interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
+    let package = "issue-service";
+    let mut command = cargo();
+    command.args(["build", "--message-format=json-render-diagnostics", "--release"]);
+    command.args(["--package", package, "--bins"]);
+    let total = packages_in_tree(interrupt, &[package]).unwrap_or(0);
+    Ok(run(&command, total, "release binaries", interrupt, progress)?.binaries)
 }
 
 /// Everything of the workspace with its tests, in the dev profile.

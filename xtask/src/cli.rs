@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// Format, lints and all tests on servers of their own
     #[command(after_help = examples::TEST)]
     Test(Test),
-    /// Measurements on the running stack
+    /// Measurements, each kept as a report
     #[command(after_help = examples::BENCH)]
     Bench {
         #[command(subcommand)]
@@ -197,6 +197,30 @@ pub(crate) enum Bench {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Rows a second that the consumer writes, beside a bare INSERT loop, and an outage of the consumer
+    #[command(after_help = examples::BENCH_SINK)]
+    Sink(Measure),
+    /// What the promise costs: claims answered after the doorman, after the log's acknowledgement, after reading back
+    #[command(after_help = examples::BENCH_PROMISE)]
+    Promise(Measure),
+    /// How soon an instance is ready with a million winners, and what it weighs then
+    #[command(after_help = examples::BENCH_START)]
+    Start(Measure),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Measure {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where the report goes [default: docs/benchmarks/NAME.md; with --quick nowhere]
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// A tenth of everything, to try it out
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print the figures as one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// NAME=VALUE.

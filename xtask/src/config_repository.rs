@@ -28,14 +28,7 @@ pub(crate) fn import(source: &Path, folder: &Folder, ports: &Ports, interrupt: &
         git(interrupt, &repository, None, &["init", "--quiet", "--bare", "--initial-branch=main"])?;
     }
     let work = folder.run().join("config");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    fs::create_dir_all(&work)?;
-    copy(source, &work).with_context(|| format!("copy {}", source.display()))?;
-    for (name, text) in local_files(ports) {
-        fs::write(work.join(name), text)?;
-    }
+    write(source, &work, ports)?;
     let run = |arguments: &[&str]| git(interrupt, &repository, Some(&work), arguments);
     run(&["add", "--all", "--force", "."])?;
     let tree = run(&["write-tree"])?;
@@ -55,6 +48,19 @@ pub(crate) fn import(source: &Path, folder: &Folder, ports: &Ports, interrupt: &
     run(&["update-ref", "refs/heads/main", &commit])?;
     run(&["update-ref", "refs/firstcome/imported", &commit])?;
     Ok(commit)
+}
+
+/// What is imported, as files: a process can take its settings from there, too.
+pub(crate) fn write(source: &Path, work: &Path, ports: &Ports) -> Result<()> {
+    if work.exists() {
+        fs::remove_dir_all(work)?;
+    }
+    fs::create_dir_all(work)?;
+    copy(source, work).with_context(|| format!("copy {}", source.display()))?;
+    for (name, text) in local_files(ports) {
+        fs::write(work.join(name), text)?;
+    }
+    Ok(())
 }
 
 fn git(interrupt: &Interrupt, repository: &Path, work: Option<&Path>, arguments: &[&str]) -> Result<String> {

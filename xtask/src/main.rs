@@ -65,6 +65,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             demo::demo(&arguments, &interrupt, &progress::Progress::new())
         }
         Command::Test(arguments) => test::test(&arguments),
-        Command::Bench { what: cli::Bench::Smoke { place, out } } => bench::smoke(&up::folder(&place)?, out),
+        Command::Bench { what } => bench::bench(what),
     }
 }

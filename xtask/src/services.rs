@@ -123,6 +123,14 @@ impl Service {
         (missing, surplus)
     }
 
+    /// Variables that name the files of its secrets.
+    pub(crate) fn secret_files(&self, folder: &Folder) -> Vec<(String, String)> {
+        let of = |(setting, secret): &(&str, &str)| {
+            ((*setting).to_owned(), folder.secret(secret).display().to_string())
+        };
+        self.secrets.iter().map(of).collect()
+    }
+
     pub(crate) fn spec(
         &self,
         name: &str,
@@ -134,10 +142,7 @@ impl Service {
         let program = binaries.path(self.binary)?;
         let mut arguments: Vec<String> = self.subcommand.iter().map(|it| (*it).to_owned()).collect();
         arguments.extend(["--instance".to_owned(), name.to_owned()]);
-        let mut environment: Vec<(String, String)> = Vec::new();
-        for (setting, secret) in self.secrets {
-            environment.push(((*setting).to_owned(), folder.secret(secret).display().to_string()));
-        }
+        let mut environment = self.secret_files(folder);
         // What /actuator/info shows.
         if let Some(commit) = binaries.commit() {
             environment.push(("FIRSTCOME_GIT_COMMIT".to_owned(), commit.to_owned()));

@@ -428,6 +428,19 @@ pub(crate) fn clean(folder: &Folder, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// Ends and removes what earlier runs left in folders of their own below `parent`, unless they still run.
+pub(crate) fn sweep(parent: &Path, progress: &Progress) -> Result<()> {
+    let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        let folder = Folder::new(&path)?;
+        if Lock::take(&folder)?.is_some() {
+            clean(&folder, progress)?;
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Each run has logs of its own; those of the run before are kept beside.
 fn rotate_logs(folder: &Folder) -> Result<()> {
     for entry in fs::read_dir(folder.logs())? {

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::cli::{END_TO_END, Test};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::stack::{self, Options, Stack};
-use crate::state::{Folder, Lock, Phase, Ports};
+use crate::state::{Folder, Phase, Ports};
 use crate::{table, tools, up};
 
 const SERVERS: &str = "FIRSTCOME_TEST_SERVERS";
@@ -26,7 +26,7 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let progress = Progress::new();
     let parent = workspace().join("target/xtask-test");
-    sweep(&parent, &progress)?;
+    stack::sweep(&parent, &progress)?;
     let options = Options {
         folder: Folder::new(&parent.join(std::process::id().to_string()))?,
         engine: up::engine(arguments.mysql),
@@ -260,20 +260,6 @@ fn report(results: &[Outcome]) {
         ]);
     }
     println!("{table}");
-}
-
-/// Ends and removes what earlier test runs left, unless they still run.
-fn sweep(parent: &Path, progress: &Progress) -> Result<()> {
-    let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
-    let folders: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    for path in folders {
-        let folder = Folder::new(&path)?;
-        if Lock::take(&folder)?.is_some() {
-            stack::clean(&folder, progress)?;
-            fs::remove_dir_all(&path)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -94,4 +94,34 @@ Examples:
 pub(crate) const BENCH: &str = "\
 Examples:
   cargo xtask bench smoke
-  cargo xtask bench smoke --out /tmp/smoke.md";
+  cargo xtask bench smoke --out /tmp/smoke.md
+  # these start servers of their own where none run
+  cargo xtask bench sink
+  cargo xtask bench promise
+  cargo xtask bench start";
+
+pub(crate) const BENCH_SINK: &str = "\
+Examples:
+  cargo xtask bench sink
+  cargo xtask bench sink --quick
+  cargo xtask bench sink --json | jq .figures.outage.rowsPerSecond
+
+It takes about 4 minutes, on the servers of the run if they run, else on servers of its own. It fails if the consumer is \
+slower than asked for.";
+
+pub(crate) const BENCH_PROMISE: &str = "\
+Examples:
+  cargo xtask bench promise
+  cargo xtask bench promise --quick
+  cargo xtask bench promise --json | jq '.figures.loads[] | {load, answeredAfter, averageMs}'
+
+It takes about 2 minutes, on the servers of the run if they run, else on servers of its own.";
+
+pub(crate) const BENCH_START: &str = "\
+Examples:
+  cargo xtask bench start
+  cargo xtask bench start --quick
+  cargo xtask bench start --json | jq .figures.bytesAWinner
+
+It takes about 2 minutes, on the servers of the run if they run, else on servers of its own. It fails if an instance is \
+ready later than asked for.";

@@ -1,0 +1,218 @@
+//! Benchmarks of the issue service's own parts: builds `issue-bench`, gives it servers and settings, and keeps what it
+//! finds.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use console::style;
+
+use super::outcome::Outcome;
+use super::{keep, provenance};
+use crate::build::{self, Binaries, workspace};
+use crate::cli::Measure;
+use crate::config_repository;
+use crate::interrupt::{Interrupt, tail};
+use crate::progress::Progress;
+use crate::servers::sql::Engine;
+use crate::services;
+use crate::stack::{self, Options, Stack};
+use crate::state::{Folder, Phase, Ports};
+use crate::{tools, up};
+
+const ISSUE_SERVICE: &str = "issue-service";
+const PROGRAM: &str = "issue-bench";
+
+pub(super) fn measure(name: &str, arguments: &Measure) -> Result<ExitCode> {
+    let interrupt = Interrupt::install()?;
+    let progress = Progress::new();
+    tools::for_builds(&interrupt, &progress)?;
+    let binaries = build::build_benchmarks(&interrupt, &progress)?;
+    let servers = Servers::find_or_start(&up::folder(&arguments.place)?, &interrupt, &progress)?;
+    let load = load_average();
+    let found = run(name, arguments.quick, &binaries, &servers, &interrupt, &progress);
+    let shared = servers.whole_stack;
+    if found.is_err() {
+        servers.keep_logs(&progress);
+    }
+    servers.end()?;
+    let outcome = found?;
+
+    let mut about =
+        format!("{}\n\nLoad average of the machine before it: {load}.", provenance(binaries.commit())?);
+    if shared {
+        about.push_str(" The servers were those of a running system, whose services ran beside.");
+    }
+    let report = outcome.markdown(name, &about);
+    let kept = match &arguments.out {
+        None if arguments.quick => None,
+        out => Some(keep(name, out.clone(), &report)?),
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&outcome.json(binaries.commit(), &load))?);
+    } else {
+        println!("{}", outcome.tables());
+        if let Some(path) = kept {
+            println!("written to {}", path.display());
+        }
+        for fault in outcome.faults() {
+            println!("{} {fault}", style("BELOW WHAT IS ASKED FOR:").red().bold());
+        }
+    }
+    Ok(if outcome.faults().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Those of a run that goes on, or some for this benchmark alone.
+struct Servers {
+    folder: Folder,
+    ports: Ports,
+    /// With them run services, which take their share of the machine.
+    whole_stack: bool,
+    own: Option<Arc<Stack>>,
+}
+
+impl Servers {
+    fn find_or_start(folder: &Folder, interrupt: &Interrupt, progress: &Progress) -> Result<Self> {
+        if let Ok(state) = folder.read_state()
+            && state.phase == Phase::Ready
+            && state.supervisor.alive()
+        {
+            progress.note(&format!("on the servers of {}", folder.root().display()));
+            let ports = serde_json::from_slice(&fs::read(folder.ports_file())?)?;
+            let whole_stack = !state.services.is_empty();
+            return Ok(Self { folder: folder.clone(), ports, whole_stack, own: None });
+        }
+        let parent = workspace().join("target/xtask-bench");
+        stack::sweep(&parent, progress)?;
+        let options = Options {
+            folder: Folder::new(&parent.join(std::process::id().to_string()))?,
+            engine: Engine::MariaDb,
+            ports: Ports::new(),
+            well_known_ports: false,
+            trace_ui: false,
+        };
+        let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
+        let started = up::obtain(&stack, false).and_then(|programs| stack.start_servers(&programs));
+        let (folder, ports) = (stack.folder.clone(), stack.ports.clone());
+        let servers = Self { folder, ports, whole_stack: false, own: Some(stack) };
+        if let Err(error) = started {
+            servers.keep_logs(progress);
+            servers.end()?;
+            return Err(error);
+        }
+        Ok(servers)
+    }
+
+    fn keep_logs(&self, progress: &Progress) {
+        let logs = self.folder.logs();
+        if self.own.is_none() {
+            return progress.note(&format!("logs: {}", logs.display()));
+        }
+        let kept = workspace().join("target/xtask-bench/failed");
+        let _ = fs::remove_dir_all(&kept);
+        if fs::rename(&logs, &kept).is_ok() {
+            progress.note(&format!("logs: {}", kept.display()));
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        if let Some(stack) = self.own {
+            stack.stop();
+            fs::remove_dir_all(self.folder.root())?;
+        }
+        Ok(())
+    }
+}
+
+fn run(
+    name: &str,
+    quick: bool,
+    binaries: &Binaries,
+    servers: &Servers,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let folder = &servers.folder;
+    let (settings, out) = (folder.run().join("bench-config"), folder.run().join("bench.json"));
+    config_repository::write(&workspace().join("config-repo"), &settings, &servers.ports)?;
+    let service = services::named(ISSUE_SERVICE).context("no issue service")?;
+    let mut command = Command::new(binaries.path(PROGRAM)?);
+    command.arg(name).arg("--out").arg(&out);
+    if quick {
+        command.arg("--quick");
+    }
+    if name == "start" {
+        command.arg("--program").arg(binaries.path(ISSUE_SERVICE)?);
+    }
+    command.envs(service.secret_files(folder));
+    command.env("FIRSTCOME_CONFIG_URL", format!("file:{}", settings.display()));
+    command.env("FIRSTCOME_PROFILE", "local");
+    // Nobody is to find the benchmark, nor its spans.
+    command.env("FIRSTCOME_CONSUL__ENABLED", "false").env("FIRSTCOME_TELEMETRY__EXPORTER", "none");
+    let log = folder.log(PROGRAM);
+    let mut tool = interrupt.spawn(&command, (File::create(&log)?.into(), Stdio::piped()))?;
+    let mut said = Vec::new();
+    if let Some(pipe) = tool.child.stderr.take() {
+        said = show(BufReader::new(pipe), name, progress)?;
+    }
+    let status = tool.child.wait()?;
+    interrupt.check()?;
+    if !status.success() {
+        bail!("{PROGRAM} {name} failed ({status})\n{}", why(&said, &log));
+    }
+    Outcome::read(&out)
+}
+
+/// Lines such as `3/12 what comes next` move a bar; all others are returned.
+fn show(lines: impl std::io::BufRead, name: &str, progress: &Progress) -> Result<Vec<String>> {
+    let mut bar = None;
+    let mut others = Vec::new();
+    for line in lines.lines() {
+        let line = line?;
+        let Some((done, total, text)) = step(&line) else {
+            others.push(line);
+            continue;
+        };
+        let bar = bar.get_or_insert_with(|| progress.bar(name, total));
+        bar.position(done);
+        bar.say(&format!("{done} of {total}: {text}"));
+    }
+    if let Some(bar) = bar {
+        bar.done("measured");
+    }
+    Ok(others)
+}
+
+fn step(line: &str) -> Option<(u64, u64, &str)> {
+    let (count, text) = line.split_once(' ')?;
+    let (done, total) = count.split_once('/')?;
+    Some((done.parse().ok()?, total.parse().ok()?, text))
+}
+
+/// What it said itself, else the end of its log.
+fn why(said: &[String], log: &Path) -> String {
+    if said.is_empty() { tail(&fs::read_to_string(log).unwrap_or_default(), 10) } else { said.join("\n") }
+}
+
+/// Of the last minute.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_from_other_lines() {
+        assert_eq!(step("3/12 one coupon: 5/6 of it"), Some((3, 12, "one coupon: 5/6 of it")));
+        assert_eq!(step("error: no/where to go"), None);
+        let lines = "0/2 begin\nerror: broken\n1/2 go on\n";
+        let others = show(lines.as_bytes(), "sink", &Progress::new()).unwrap();
+        assert_eq!(others, ["error: broken"]);
+    }
+}

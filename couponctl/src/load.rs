@@ -45,6 +45,8 @@ Examples:
       --ramp 20s --out claims.jtl --answers claims.ndjson
   # 750 arrivals a second, each user asking twice in parallel
   couponctl load --coupon 244019838763171 --tokens tokens.csv --rate 750 --duration 20s --repeat 2
+  # the same rate, but a hundred of them at the same moment
+  couponctl load --coupon 244019838763171 --tokens tokens.csv --rate 750 --duration 20s --burst 100
   # as fast as 256 connections go; each user's token used once
   couponctl load --coupon 244019838763171 --tokens tokens.csv --connections 256 --json
   # the same client on another route
@@ -77,6 +79,9 @@ pub(crate) struct Args {
     /// Open arrivals: users a second, for --duration
     #[arg(long, value_name = "N", requires = "duration")]
     rate: Option<f64>,
+    /// Open arrivals: this many at a time, at the same rate
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    burst: u64,
     /// How long to send (--rate, or the closed loop)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "ramp")]
     duration: Option<Duration>,
@@ -184,8 +189,9 @@ fn set_up(args: &Args, target: Target) -> Result<Run> {
 
 /// The shape and the number of users, `None` for all of the file.
 fn shape(args: &Args) -> Result<(Shape, Option<u64>)> {
+    let burst = args.burst;
     if let Some(over) = args.ramp {
-        return Ok((Shape::Open { over }, args.users));
+        return Ok((Shape::Open { over, burst }, args.users));
     }
     if let (Some(rate), Some(over)) = (args.rate, args.duration) {
         let users = (rate * over.as_secs_f64()).round();
@@ -197,7 +203,10 @@ fn shape(args: &Args) -> Result<(Shape, Option<u64>)> {
             clippy::cast_sign_loss,
             reason = "the range was checked"
         )]
-        return Ok((Shape::Open { over }, Some(users as u64)));
+        return Ok((Shape::Open { over, burst }, Some(users as u64)));
+    }
+    if burst > 1 {
+        bail!("--burst {burst} is for open arrivals: give --ramp, or --rate and --duration");
     }
     Ok((Shape::Closed { until: args.duration }, args.requests.or(args.users)))
 }

@@ -41,12 +41,12 @@ fn provenance(commit: Option<&str>) -> Result<String> {
 }
 
 /// Of a commit's id as many digits as people compare, and its mark for a changed tree.
-fn short(commit: &str) -> String {
+pub(crate) fn short(commit: &str) -> String {
     let (id, mark) = commit.strip_suffix('+').map_or((commit, ""), |id| (id, "+"));
     format!("{}{mark}", &id[..id.len().min(9)])
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let cpu = read("/proc/cpuinfo");

@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// Format, lints and all tests on servers of their own
     #[command(after_help = examples::TEST)]
     Test(Test),
+    /// Sales on a stack of its own with faults in their middle, and whether every promise was kept
+    #[command(after_help = examples::CHAOS)]
+    Chaos(Chaos),
     /// Measurements, each kept as a report
     #[command(after_help = examples::BENCH)]
     Bench {
@@ -173,6 +176,46 @@ pub(crate) struct Test {
     /// MySQL instead of MariaDB
     #[arg(long)]
     pub(crate) mysql: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Chaos {
+    /// Only this scenario; may be repeated [default: all]
+    #[arg(long = "scenario", value_name = "NAME")]
+    pub(crate) scenarios: Vec<String>,
+    /// Rounds of each scenario that count [default: see --list]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: Option<u32>,
+    /// How long `soak` goes on
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) minutes: u64,
+    /// Everything that is left to chance follows from it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Claims a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(100..=20_000))]
+    pub(crate) rate: u64,
+    /// Go on with the rounds that the folder's chaos.json lacks
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Show the scenarios
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// One round of each scenario that is marked for it, ten minutes at most
+    #[arg(long, conflicts_with_all = ["scenarios", "rounds", "resume", "publish"])]
+    pub(crate) ci: bool,
+    /// Write the tables into docs/reliability.md, too
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// Debug binaries: quick to build, slow to run; give a lower --rate
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// MySQL instead of MariaDB
+    #[arg(long)]
+    pub(crate) mysql: bool,
+    /// Folder of the run: chaos.json, data, logs [default: target/chaos]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// The package whose tests need the whole stack.

@@ -35,9 +35,18 @@ impl Couponctl {
     }
 
     /// An audit that finds faults ends without success, and its JSON says which.
-    pub(crate) fn audit(&self, coupon: u64, answers: &Path, more: &[&str]) -> Result<Value> {
-        let (coupon, answers) = (coupon.to_string(), text(answers));
-        let mut arguments = vec!["audit", "--coupon", &coupon, "--answers", &answers, "--wait", "60s"];
+    /// `patience` is for those who may be behind: consumers, write-back, Redis.
+    pub(crate) fn audit(
+        &self,
+        coupon: u64,
+        answers: &[PathBuf],
+        patience: &str,
+        more: &[&str],
+    ) -> Result<Value> {
+        let coupon = coupon.to_string();
+        let answers: Vec<String> = answers.iter().map(|file| text(file)).collect();
+        let mut arguments = vec!["audit", "--coupon", &coupon, "--wait", patience, "--answers"];
+        arguments.extend(answers.iter().map(String::as_str));
         arguments.extend(more);
         let (value, success) = self.output(&arguments)?;
         if !success && value["checks"].is_null() {

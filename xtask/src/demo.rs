@@ -83,7 +83,7 @@ pub(crate) fn demo(arguments: &Demo, interrupt: &Interrupt, progress: &Progress)
     ])?;
     let step = progress.step("audit");
     step.say("waiting until the consumers are level");
-    let audit = couponctl.audit(coupon, &answers, &[])?;
+    let audit = couponctl.audit(coupon, &[answers], "60s", &[])?;
     step.done("compared");
 
     let verdict = Verdict::new(arguments.stock, all, &load, &audit);

@@ -69,8 +69,13 @@ pub(crate) fn create(
     clippy::disallowed_methods,
     reason = "this tool has no test that sets the time, and no platform crate"
 )]
+pub(crate) fn unix_ms() -> Result<u64> {
+    Ok(u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())?)
+}
+
+/// Seconds since 1970.
 pub(crate) fn now() -> Result<u64> {
-    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())
+    Ok(unix_ms()? / 1_000)
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC; civil date by Howard Hinnant's algorithm.

@@ -45,14 +45,24 @@ impl Client {
     }
 
     pub(crate) fn post(&self, url: &str, token: Option<&str>, body: &Value) -> Result<Answer> {
-        let mut request = self.agent.post(url);
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let mut response = request.send_json(body).with_context(|| format!("POST {url}"))?;
-        let body = response.body_mut().read_to_string()?;
-        Ok(Answer { status: response.status().as_u16(), body: parse(body) })
+        send(self.agent.post(url), token, body).with_context(|| format!("POST {url}"))
     }
+
+    pub(crate) fn patch(&self, url: &str, token: &str, body: &Value) -> Result<Answer> {
+        send(self.agent.patch(url), Some(token), body).with_context(|| format!("PATCH {url}"))
+    }
+}
+
+fn send(
+    request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+    token: Option<&str>,
+    body: &Value,
+) -> Result<Answer> {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let request = bearer.into_iter().fold(request, |request, bearer| request.header("authorization", bearer));
+    let mut response = request.send_json(body)?;
+    let body = response.body_mut().read_to_string()?;
+    Ok(Answer { status: response.status().as_u16(), body: parse(body) })
 }
 
 fn parse(text: String) -> Value {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod cli;
 mod config_repository;
 mod control;
@@ -14,6 +15,7 @@ mod logs;
 mod ports;
 mod process;
 mod progress;
+mod proxy;
 mod secrets;
 mod servers;
 mod services;
@@ -65,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             demo::demo(&arguments, &interrupt, &progress::Progress::new())
         }
         Command::Test(arguments) => test::test(&arguments),
+        Command::Chaos(arguments) => chaos::chaos(&arguments),
         Command::Bench { what } => bench::bench(what),
     }
 }

@@ -15,10 +15,20 @@ const CHOSEN: std::ops::Range<u16> = 20_000..32_000;
 /// Ports that are nice to remember, used when they are free and the run is the user's own.
 const WELL_KNOWN: [(&str, u16); 3] = [("gateway", 8080), ("consul", 8500), ("zipkin", 9411)];
 
+/// The name of the port at which a server listens behind its proxy.
+pub(crate) fn behind(server: &str) -> String {
+    format!("{server}-behind")
+}
+
+/// Where a server itself listens. Others may be told a proxy's port, which has the server's name.
+pub(crate) fn listens(ports: &Ports, server: &str) -> u16 {
+    ports.get(&behind(server)).or_else(|| ports.get(server)).copied().unwrap_or_default()
+}
+
 /// Decides a port for each name and writes the choice into the folder.
 pub(crate) fn choose(
     folder: &Folder,
-    names: &[&str],
+    names: &[impl AsRef<str>],
     given: &Ports,
     well_known: bool,
     note: impl Fn(&str),
@@ -27,13 +37,14 @@ pub(crate) fn choose(
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     if let Some(unknown) = given.keys().find(|name| !names.contains(&name.as_str())) {
         bail!("--port {unknown}=...: no such port; known are {}", names.join(", "));
     }
     // Listeners stay open until all are chosen, so that no port is chosen twice.
     let mut held = Vec::new();
     let mut ports = Ports::new();
-    for &name in names {
+    for name in names {
         let (port, listener) = match (given.get(name), kept.get(name)) {
             (Some(&port), _) => (port, listen(port).with_context(|| taken(name, port))?),
             (None, Some(&port)) => match listen(port) {
@@ -69,7 +80,7 @@ fn listen(port: u16) -> Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?)
 }
 
-fn free(preferred: Option<u16>) -> Result<(u16, TcpListener)> {
+pub(crate) fn free(preferred: Option<u16>) -> Result<(u16, TcpListener)> {
     if let Some(port) = preferred
         && let Ok(listener) = listen(port)
     {
@@ -128,6 +139,14 @@ mod tests {
             choose(&folder, &["a"], &Ports::new(), false, |text| told.borrow_mut().push_str(text)).unwrap();
         assert_ne!(moved, kept);
         assert!(told.borrow().contains(&format!("port {} of a is taken", kept["a"])));
+    }
+
+    #[test]
+    fn a_server_behind_a_proxy_listens_elsewhere() {
+        let mut ports = Ports::from([("kafka".to_owned(), 1)]);
+        assert_eq!(listens(&ports, "kafka"), 1);
+        ports.insert(behind("kafka"), 2);
+        assert_eq!(listens(&ports, "kafka"), 2);
     }
 
     #[test]

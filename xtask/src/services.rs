@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::build::Binaries;
 use crate::http;
+use crate::ports::listens;
 use crate::secrets;
 use crate::state::{Folder, Ports};
 use crate::supervisor::{Endpoint, Kind, Spec};
@@ -163,7 +164,7 @@ impl Service {
             environment.push(("FIRSTCOME_CONFIG_URL".to_owned(), url));
             environment.push(("FIRSTCOME_PROFILE".to_owned(), "local".to_owned()));
         }
-        let (instance, group, consul) = (name.to_owned(), self.group, port("consul"));
+        let (instance, group, consul) = (name.to_owned(), self.group, listens(ports, "consul"));
         Ok(Spec {
             name: name.to_owned(),
             group: self.group.to_owned(),

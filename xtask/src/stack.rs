@@ -16,9 +16,10 @@ use crate::build::{Binaries, workspace};
 use crate::config_repository::{self, ADMIN_EMAIL};
 use crate::control::{self, Request};
 use crate::interrupt::Interrupt;
-use crate::ports;
+use crate::ports::{self, listens};
 use crate::process::{self, Record};
 use crate::progress::Progress;
+use crate::proxy::{Owners, Place, Proxies, connected_to, owners};
 use crate::secrets;
 use crate::servers::sql::{self, Engine};
 use crate::servers::{Programs, consul, kafka, redis, zipkin};
@@ -40,7 +41,13 @@ pub(crate) struct Options {
     pub(crate) well_known_ports: bool,
     /// Run the trace UI, and let the services send their spans to it.
     pub(crate) trace_ui: bool,
+    /// Put a proxy in front of each server.
+    pub(crate) proxied: bool,
 }
+
+/// Servers that have a proxy in front of them where one is wanted, but for the nodes and Sentinels of Redis, which have
+/// one each as well.
+const SINGLE_SERVERS: [&str; 3] = ["mysql", "kafka", "consul"];
 
 pub(crate) struct Stack {
     pub(crate) folder: Folder,
@@ -48,6 +55,8 @@ pub(crate) struct Stack {
     pub(crate) interrupt: Interrupt,
     pub(crate) progress: Progress,
     pub(crate) supervisor: Arc<Supervisor>,
+    /// Empty where none were wanted.
+    pub(crate) proxies: Proxies,
     engine: Engine,
     phase: Mutex<Phase>,
     binaries: Mutex<Option<Binaries>>,
@@ -58,7 +67,7 @@ pub(crate) struct Stack {
 impl Stack {
     /// Takes the folder, ends what a dead run left there, and chooses ports and secrets.
     pub(crate) fn prepare(options: Options, interrupt: Interrupt, progress: Progress) -> Result<Arc<Self>> {
-        let Options { folder, engine, ports: given, well_known_ports, trace_ui } = options;
+        let Options { folder, engine, ports: given, well_known_ports, trace_ui, proxied } = options;
         folder.create()?;
         let Some(lock) = Lock::take(&folder)? else {
             bail!(
@@ -68,20 +77,15 @@ impl Stack {
         };
         clean(&folder, &progress)?;
         let engine = Engine::of_folder(&folder, engine)?;
-        let mut names = vec![
-            GATEWAY,
-            CONFIG_SERVER,
-            "mysql",
-            "kafka",
-            "kafka-controller",
-            "consul",
-            "consul-rpc",
-            "consul-serf",
-        ];
-        names.extend(redis::NODES);
-        names.extend(redis::SENTINELS);
+        let servers: Vec<&str> =
+            SINGLE_SERVERS.into_iter().chain(redis::NODES).chain(redis::SENTINELS).collect();
+        let others = [GATEWAY, CONFIG_SERVER, "kafka-controller", "consul-rpc", "consul-serf"];
+        let mut names: Vec<String> = others.iter().chain(&servers).map(|name| (*name).to_owned()).collect();
         if trace_ui {
-            names.push("zipkin");
+            names.push("zipkin".to_owned());
+        }
+        if proxied {
+            names.extend(servers.iter().map(|name| ports::behind(name)));
         }
         let ports = ports::choose(&folder, &names, &given, well_known_ports, |text| progress.note(text))?;
         secrets::create(&folder)?;
@@ -90,12 +94,19 @@ impl Stack {
             let progress = progress.clone();
             Supervisor::new(folder.clone(), move |text| progress.note(text))
         };
+        let places = servers.iter().filter(|_| proxied).map(|name| Place {
+            name: (*name).to_owned(),
+            port: ports[*name],
+            behind: listens(&ports, name),
+        });
+        let proxies = Proxies::start(&places.collect::<Vec<_>>(), &owners_by(&supervisor))?;
         let stack = Arc::new(Self {
             folder,
             ports,
             interrupt,
             progress,
             supervisor,
+            proxies,
             engine,
             phase: Mutex::new(Phase::Starting),
             binaries: Mutex::new(None),
@@ -179,7 +190,7 @@ impl Stack {
         step.say("starting the Sentinels");
         let sentinels: Vec<_> =
             redis::SENTINELS.map(|name| self.supervisor.start(cluster.sentinel(name))).to_vec();
-        let answering = || redis::SENTINELS.iter().all(|name| redis::answers(self.port(name)));
+        let answering = || redis::SENTINELS.iter().all(|name| redis::answers(listens(&self.ports, name)));
         let begun = Instant::now();
         self.interrupt
             .wait_until(|| (answering() || begun.elapsed() > Duration::from_secs(5)).then_some(()))?;
@@ -196,7 +207,11 @@ impl Stack {
         let password = secrets::read(&self.folder, secrets::MYSQL)?;
         programs.sql.prepare(&self.folder, &password, &self.interrupt)?;
         step.say("starting");
-        let child = self.supervisor.start(programs.sql.spec(&self.folder, self.port("mysql")));
+        let child = self.supervisor.start(programs.sql.spec(
+            &self.folder,
+            listens(&self.ports, "mysql"),
+            self.port("mysql"),
+        ));
         self.ready(&[child])?;
         step.done(&format!("127.0.0.1:{}", self.port("mysql")));
         Ok(())
@@ -208,6 +223,7 @@ impl Stack {
             java: programs.java.clone(),
             jars: programs.kafka.clone(),
             folder: self.folder.clone(),
+            listens: listens(&self.ports, "kafka"),
             port: self.port("kafka"),
             controller: self.port("kafka-controller"),
         };
@@ -253,6 +269,22 @@ impl Stack {
         let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let binaries = binaries.context("the services have not been started yet")?;
         Ok(self.supervisor.start(service.spec(name, &self.folder, &self.ports, &binaries)?))
+    }
+
+    pub(crate) fn database(&self) -> Result<Arc<Child>> {
+        let found = self.supervisor.find(self.engine.name())?;
+        found.into_iter().next().context("no database runs")
+    }
+
+    /// Fails where a process reaches a server past its proxy, at which faults would pass it by.
+    pub(crate) fn check_proxied(&self) -> Result<()> {
+        let behind = |name: &String| name.ends_with("-behind");
+        let ports: Vec<u16> =
+            self.ports.iter().filter(|(name, _)| behind(name)).map(|(_, port)| *port).collect();
+        match connected_to(&self.supervisor.processes(), &ports).first() {
+            Some((name, port)) => bail!("{name} is connected to port {port}, past the proxy"),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -417,6 +449,14 @@ impl Stack {
         });
         write_atomically(&self.folder.test_servers_file(), &serde_json::to_vec_pretty(&servers)?)
     }
+}
+
+/// Who is at the other end of a link: the children of this supervisor are known.
+fn owners_by(supervisor: &Arc<Supervisor>) -> Owners {
+    let supervisor = Arc::downgrade(supervisor);
+    Arc::new(move |addresses| {
+        supervisor.upgrade().map(|it| owners(&it.processes(), addresses)).unwrap_or_default()
+    })
 }
 
 /// Ends the processes that a run without a supervisor left behind.

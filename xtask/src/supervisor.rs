@@ -5,6 +5,8 @@
 //! so a signal never meets a pid that has been given to somebody else. The thread that forked a child lives until
 //! the child is reaped, as the kernel ties the child's life to that thread.
 
+mod faults;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,6 +19,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+pub(crate) use self::faults::{Frozen, Held};
 use crate::interrupt::{Interrupt, tail};
 use crate::process;
 use crate::state::Folder;
@@ -77,9 +80,21 @@ pub(crate) struct Status {
     /// What readiness lacks, or how the last process ended.
     pub(crate) note: String,
     wanted: bool,
+    comeback: Comeback,
     running: bool,
     /// Ends before it was ready, since it was told to start.
     failed_starts: u32,
+}
+
+/// When a child that ended is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Comeback {
+    #[default]
+    AfterPause,
+    /// Not before it is released.
+    Held,
+    /// It was released.
+    AtOnce,
 }
 
 pub(crate) struct Child {
@@ -121,8 +136,15 @@ impl Child {
         }
     }
 
+    /// Until it is time to start again.
     fn pause(&self, duration: Duration) {
         let status = self.lock();
+        if status.comeback != Comeback::AfterPause {
+            let held = |status: &mut Status| status.wanted && status.comeback == Comeback::Held;
+            let mut status = self.changed.wait_while(status, held).unwrap_or_else(PoisonError::into_inner);
+            status.comeback = Comeback::AfterPause;
+            return;
+        }
         let _unused = self
             .changed
             .wait_timeout_while(status, duration, |status| status.wanted)
@@ -242,8 +264,13 @@ impl Supervisor {
             if begun.elapsed() > STEADY {
                 pause = child.spec.first_pause;
             }
-            let note = child.lock().note.clone();
-            (self.report)(&format!("{name} {note}; starting it again in {:.1} s", pause.as_secs_f64()));
+            let Status { note, comeback, .. } = child.status();
+            let when = match comeback {
+                Comeback::AfterPause => format!("in {:.1} s", pause.as_secs_f64()),
+                Comeback::Held => "when released".to_owned(),
+                Comeback::AtOnce => "at once".to_owned(),
+            };
+            (self.report)(&format!("{name} {note}; starting it again {when}"));
             child.pause(pause);
             pause = (pause * 2).clamp(child.spec.first_pause, LONGEST_PAUSE.max(child.spec.first_pause));
             first = false;
@@ -369,6 +396,8 @@ impl Supervisor {
             child.changed.notify_all();
             if first {
                 child.signal(Signal::SIGTERM);
+                // Who is frozen would not hear it.
+                child.signal(Signal::SIGCONT);
             }
         }
     }
@@ -416,13 +445,6 @@ impl Supervisor {
         self.stop(std::slice::from_ref(child), Instant::now() + grace);
         self.start_again(child);
         self.wait_ready(std::slice::from_ref(child), interrupt)
-    }
-
-    /// SIGKILL, as a fault: the child stays wanted and comes back.
-    pub(crate) fn kill(&self, child: &Child) -> Result<i32> {
-        let pid = child.status().pid.with_context(|| format!("{} does not run", child.spec.name))?;
-        child.signal(Signal::SIGKILL);
-        Ok(pid)
     }
 
     /// SIGKILL to everything, without waiting.

@@ -33,6 +33,7 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
         ports: Ports::new(),
         well_known_ports: false,
         trace_ui: arguments.end_to_end(),
+        proxied: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let mut run = Run { arguments, stack: &stack, results: Vec::new() };

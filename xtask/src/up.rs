@@ -54,6 +54,7 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         well_known_ports: true,
         // Without services nobody sends it anything.
         trace_ui: !arguments.servers_only,
+        proxied: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let result = run(&stack, arguments);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Shape {
-    /// Users arrive evenly over this time.
-    Open { over: Duration },
+    /// Users arrive evenly over this time, `burst` of them at a time.
+    Open { over: Duration, burst: u64 },
     /// Every connection asks again as soon as it was answered, until this time.
     Closed { until: Option<Duration> },
 }
@@ -61,7 +61,7 @@ impl Plan {
         // The attempts of one user follow each other and have one due time: they go out on as many connections.
         let user = number / self.repeat;
         let due = match self.shape {
-            Shape::Open { over } => Some(due(over, user, self.users)),
+            Shape::Open { over, burst } => Some(due(over, user - user % burst, self.users)),
             Shape::Closed { .. } => None,
         };
         Some(Job { number, token: user % self.tokens, due })
@@ -79,12 +79,20 @@ mod tests {
 
     #[test]
     fn a_ramp_spreads_users_evenly_and_repeats_side_by_side() {
-        let plan = Plan::new(Shape::Open { over: Duration::from_secs(20) }, 4, 2, 4);
+        let plan = Plan::new(Shape::Open { over: Duration::from_secs(20), burst: 1 }, 4, 2, 4);
         let jobs: Vec<Job> = std::iter::from_fn(|| plan.next(Duration::ZERO)).collect();
         assert_eq!(jobs.len(), 8);
         assert_eq!(jobs[0], Job { number: 0, token: 0, due: Some(Duration::ZERO) });
         assert_eq!(jobs[1], Job { number: 1, token: 0, due: Some(Duration::ZERO) });
         assert_eq!(jobs[7], Job { number: 7, token: 3, due: Some(Duration::from_secs(15)) });
+    }
+
+    #[test]
+    fn a_burst_arrives_at_once_and_the_rate_stays() {
+        let plan = Plan::new(Shape::Open { over: Duration::from_secs(10), burst: 2 }, 5, 1, 5);
+        let due = std::iter::from_fn(|| plan.next(Duration::ZERO)).filter_map(|job| job.due);
+        let seconds: Vec<u64> = due.map(|due| due.as_secs()).collect();
+        assert_eq!(seconds, [0, 0, 4, 4, 8]);
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Servers {
             ports: Ports::new(),
             well_known_ports: false,
             trace_ui: false,
+            proxied: false,
         };
         let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
         let started = up::obtain(&stack, false).and_then(|programs| stack.start_servers(&programs));

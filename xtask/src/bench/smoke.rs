@@ -111,7 +111,7 @@ impl Bench {
         step.say("auditing");
         // A machine driven to its limit makes Redis late, and whoever passed without it is not in its set; the rows
         // and the answers must add up all the same.
-        let audit = self.couponctl.audit(coupon, &answers, &["--redis-may-differ"])?;
+        let audit = self.couponctl.audit(coupon, &[answers], "60s", &["--redis-may-differ"])?;
         if audit["ok"] != true {
             bail!("{title}: the audit of coupon {coupon} failed: {}", audit["checks"]);
         }

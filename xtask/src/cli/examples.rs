@@ -91,6 +91,23 @@ Examples:
   # servers for many runs of `cargo test`
   cargo xtask test --servers-only";
 
+pub(crate) const CHAOS: &str = "\
+Examples:
+  # what there is
+  cargo xtask chaos --list
+  # kill the Redis master in the middle of a sale, three times
+  cargo xtask chaos --scenario redis-master-kill --rounds 3
+  # one round of the most telling ones, as a change has to pass
+  cargo xtask chaos --ci
+  # everything, which takes some two hours; after an interruption the rest of it
+  cargo xtask chaos --publish
+  cargo xtask chaos --publish --resume
+  # two faults at a time, by chance
+  cargo xtask chaos --scenario soak --minutes 10 --seed 7
+
+Ctrl-C thaws what is frozen, opens what is cut and stops everything; the rounds that were done are kept. It ends with 0 \
+if no promise was broken, else with 1.";
+
 pub(crate) const BENCH: &str = "\
 Examples:
   cargo xtask bench smoke

@@ -10,6 +10,7 @@ use super::Program;
 use super::debian::{Release, unpack};
 use super::fetch::{Fetch, advice, on_path};
 use crate::http;
+use crate::ports::listens;
 use crate::state::{Folder, Ports};
 use crate::supervisor::{Kind, Spec};
 
@@ -41,7 +42,7 @@ pub(crate) fn spec(program: &Program, folder: &Folder, ports: &Ports) -> Result<
     let working_folder = folder.data().join("consul");
     fs::create_dir_all(&working_folder)?;
     let port = |name: &str| ports.get(name).copied().unwrap_or_default();
-    let http = port("consul");
+    let (told, http) = (port("consul"), listens(ports, "consul"));
     let arguments = [
         "agent".to_owned(),
         "-dev".to_owned(),
@@ -60,7 +61,7 @@ pub(crate) fn spec(program: &Program, folder: &Folder, ports: &Ports) -> Result<
         name: "consul".to_owned(),
         group: "consul".to_owned(),
         kind: Kind::Server,
-        address: Some(format!("127.0.0.1:{http}")),
+        address: Some(format!("127.0.0.1:{told}")),
         program: program.path.clone(),
         arguments: program.arguments(arguments.to_vec()),
         environment: program.environment.clone(),

@@ -47,6 +47,8 @@ pub(crate) struct Broker {
     pub(crate) java: Program,
     pub(crate) jars: PathBuf,
     pub(crate) folder: Folder,
+    pub(crate) listens: u16,
+    /// The port that clients are told.
     pub(crate) port: u16,
     pub(crate) controller: u16,
 }
@@ -72,7 +74,7 @@ impl Broker {
         let data = self.data();
         fs::create_dir_all(&data)?;
         let file = data.join("server.properties");
-        fs::write(&file, settings(&data.join("log"), self.port, self.controller))?;
+        fs::write(&file, settings(&data.join("log"), self.listens, self.port, self.controller))?;
         if !data.join("log/meta.properties").exists() {
             let cluster = URL_SAFE_NO_PAD.encode(crate::secrets::random::<16>()?);
             let mut command = self.java.command();
@@ -88,7 +90,7 @@ impl Broker {
         let mut arguments = self.flags();
         arguments.push("kafka.Kafka".to_owned());
         arguments.push(self.data().join("server.properties").display().to_string());
-        let port = self.port;
+        let (port, listens) = (self.port, self.listens);
         Spec {
             name: "kafka".to_owned(),
             group: "kafka".to_owned(),
@@ -99,18 +101,18 @@ impl Broker {
             environment: self.java.environment.clone(),
             working_folder: self.data(),
             before_start: None,
-            ready: Box::new(move |_| metadata(port).map(|()| None)),
+            ready: Box::new(move |_| metadata(listens).map(|()| None)),
             first_pause: Duration::from_millis(500),
             patience: Duration::from_secs(90),
         }
     }
 }
 
-fn settings(log: &Path, port: u16, controller: u16) -> String {
+fn settings(log: &Path, listens: u16, told: u16, controller: u16) -> String {
     format!(
         "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://127.0.0.1:{listens},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{told}\ncontroller.listener.names=CONTROLLER\n\
          log.dirs={}\nauto.create.topics.enable=false\ndefault.replication.factor=1\n\
          unclean.leader.election.enable=false\n\
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=8\n\
@@ -188,5 +190,15 @@ mod tests {
         assert_eq!(metadata_answer(&answer), Some((1, 1)));
         assert_eq!(metadata_answer(&answer[..12]), None);
         assert_eq!(metadata_request().len(), 4 + 10 + 5 + 4);
+    }
+
+    #[test]
+    fn behind_a_proxy_clients_are_told_its_port() {
+        let settings = settings(Path::new("/log"), 2, 1, 3);
+        assert!(
+            settings.contains("\nlisteners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:3\n"),
+            "{settings}"
+        );
+        assert!(settings.contains("\nadvertised.listeners=PLAINTEXT://127.0.0.1:1\n"), "{settings}");
     }
 }

@@ -13,6 +13,7 @@ use super::debian::{Release, library_path, unpack};
 use super::fetch::{Fetch, advice, on_path, version_in};
 use super::resp::{Connection, Value};
 use super::{Program, fetch};
+use crate::ports::listens;
 use crate::state::{Folder, Ports, write_atomically};
 use crate::supervisor::{Kind, Spec};
 
@@ -55,8 +56,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// What everybody is told.
     fn port(&self, name: &str) -> u16 {
         self.ports.get(name).copied().unwrap_or_default()
+    }
+
+    /// Where it listens, and where this tool asks it.
+    fn listens(&self, name: &str) -> u16 {
+        listens(&self.ports, name)
     }
 
     fn data(&self, name: &str) -> PathBuf {
@@ -68,13 +75,13 @@ impl Cluster {
         let master = self.last_master();
         for name in NODES {
             fs::create_dir_all(self.data(name))?;
-            let text =
-                node_file(self.port(name), (name != master).then(|| self.port(master)), &self.password);
+            let master = (name != master).then(|| self.port(master));
+            let text = node_file(self.listens(name), self.port(name), master, &self.password);
             write_atomically(&self.data(name).join("redis.conf"), text.as_bytes())?;
         }
         for name in SENTINELS {
             fs::create_dir_all(self.data(name))?;
-            let text = sentinel_file(self.port(name), self.port(master), &self.password);
+            let text = sentinel_file(self.listens(name), self.port(name), self.port(master), &self.password);
             write_atomically(&self.data(name).join("redis.conf"), text.as_bytes())?;
         }
         fs::write(self.folder.data().join("redis-ports.json"), serde_json::to_vec(&self.ports)?)?;
@@ -98,9 +105,7 @@ impl Cluster {
 
     /// Before a node is started again in the middle of a run: nobody but the Sentinels' master may be one.
     fn rejoin(&self, name: &str) -> Result<()> {
-        let Some(master) = SENTINELS.iter().find_map(|sentinel| master_port(self.port(sentinel))) else {
-            return Ok(());
-        };
+        let Some(master) = told_master(&self.ports) else { return Ok(()) };
         let path = self.data(name).join("redis.conf");
         let text = fs::read_to_string(&path)?;
         let replica_of = (master != self.port(name)).then_some(master);
@@ -109,7 +114,7 @@ impl Cluster {
 
     pub(crate) fn node(&self, name: &'static str) -> Spec {
         let cluster = self.clone();
-        let port = self.port(name);
+        let port = self.listens(name);
         let mut spec = self.spec(name, "redis", Vec::new());
         spec.before_start = Some(Box::new(move || cluster.rejoin(name)));
         let password = self.password.clone();
@@ -128,7 +133,7 @@ impl Cluster {
 
     /// To be started when all nodes are there, or it takes a Sentinel ten seconds to learn the replicas.
     pub(crate) fn sentinel(&self, name: &'static str) -> Spec {
-        let port = self.port(name);
+        let port = self.listens(name);
         let mut spec = self.spec(name, "sentinel", vec!["--sentinel".to_owned()]);
         spec.ready = Box::new(move |_| {
             let master = Connection::open(port, None)?.ask(&["SENTINEL", "MASTER", MASTER])?;
@@ -151,7 +156,7 @@ impl Cluster {
             let words =
                 ["SENTINEL", "DEBUG", "info-period", "500", "publish-period", "500", "ping-period", "200"];
             // Only a matter of speed; Sentinels before 7.0 don't know it.
-            let _ = Connection::open(self.port(name), None)?.ask(&words);
+            let _ = Connection::open(self.listens(name), None)?.ask(&words);
         }
         Ok(())
     }
@@ -181,6 +186,17 @@ pub(crate) fn answers(port: u16) -> bool {
     Connection::open(port, None).and_then(|mut it| it.ask(&["PING"])).is_ok()
 }
 
+/// The port that the first Sentinel to answer names as the master's.
+fn told_master(ports: &Ports) -> Option<u16> {
+    SENTINELS.iter().find_map(|sentinel| master_port(listens(ports, sentinel)))
+}
+
+/// The node that the Sentinels take for the master.
+pub(crate) fn master(ports: &Ports) -> Option<&'static str> {
+    let master = told_master(ports)?;
+    NODES.into_iter().find(|name| ports.get(*name) == Some(&master))
+}
+
 fn master_port(sentinel: u16) -> Option<u16> {
     let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER];
     match Connection::open(sentinel, None).ok()?.ask(&words).ok()? {
@@ -189,11 +205,11 @@ fn master_port(sentinel: u16) -> Option<u16> {
     }
 }
 
-fn node_file(port: u16, master: Option<u16>, password: &str) -> String {
+fn node_file(listens: u16, told: u16, master: Option<u16>, password: &str) -> String {
     let text = format!(
-        "port {port}\nbind 127.0.0.1\ndir ./\nrequirepass {password}\nmasterauth {password}\n\
+        "port {listens}\nbind 127.0.0.1\ndir ./\nrequirepass {password}\nmasterauth {password}\n\
          appendonly yes\nappendfsync everysec\nsave \"\"\nmaxmemory-policy noeviction\n\
-         repl-diskless-sync-delay 0\nreplica-announce-ip 127.0.0.1\nreplica-announce-port {port}\n"
+         repl-diskless-sync-delay 0\nreplica-announce-ip 127.0.0.1\nreplica-announce-port {told}\n"
     );
     with_master(&text, master)
 }
@@ -206,9 +222,9 @@ fn with_master(text: &str, master: Option<u16>) -> String {
     lines.join("\n") + "\n"
 }
 
-fn sentinel_file(port: u16, master: u16, password: &str) -> String {
+fn sentinel_file(listens: u16, told: u16, master: u16, password: &str) -> String {
     format!(
-        "port {port}\nbind 127.0.0.1\ndir ./\nsentinel announce-ip 127.0.0.1\nsentinel announce-port {port}\n\
+        "port {listens}\nbind 127.0.0.1\ndir ./\nsentinel announce-ip 127.0.0.1\nsentinel announce-port {told}\n\
          sentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel auth-pass {MASTER} {password}\n\
          sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 6000\n\
          sentinel parallel-syncs {MASTER} 2\n"
@@ -233,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_sentinels_last_word_counts() {
-        let first = sentinel_file(1, 7001, "x");
+        let first = sentinel_file(1, 1, 7001, "x");
         assert_eq!(monitored(&first), Some((0, 7001)));
         let later = format!("{}sentinel config-epoch {MASTER} 3\n", first.replace("7001", "7002"));
         assert_eq!(monitored(&later), Some((3, 7002)));
@@ -241,10 +257,19 @@ mod tests {
 
     #[test]
     fn an_old_master_becomes_a_replica() {
-        let master = node_file(7001, None, "x");
+        let master = node_file(7001, 7001, None, "x");
         assert!(!master.contains("replicaof"));
         let replica = with_master(&master, Some(7002));
         assert!(replica.ends_with("replicaof 127.0.0.1 7002\n"));
         assert_eq!(with_master(&replica, None), master);
+    }
+
+    #[test]
+    fn behind_a_proxy_others_are_told_its_port() {
+        let node = node_file(8001, 7001, Some(7002), "x");
+        assert!(node.starts_with("port 8001\n") && node.contains("\nreplica-announce-port 7001\n"));
+        let sentinel = sentinel_file(8004, 7004, 7001, "x");
+        assert!(sentinel.starts_with("port 8004\n") && sentinel.contains("\nsentinel announce-port 7004\n"));
+        assert!(sentinel.contains(&format!("sentinel monitor {MASTER} 127.0.0.1 7001 2\n")));
     }
 }

@@ -170,7 +170,7 @@ impl Installed {
             self.initialise(&partial, interrupt).context("make the data folder")?;
             fs::rename(&partial, &data)?;
         }
-        write_atomically(&init_file(folder), init_sql(password).as_bytes())
+        at_start(folder, password, &[])
     }
 
     fn initialise(&self, data: &Path, interrupt: &Interrupt) -> Result<()> {
@@ -219,7 +219,8 @@ impl Installed {
         }
     }
 
-    pub(crate) fn spec(&self, folder: &Folder, port: u16) -> Spec {
+    /// Others are told the port `told`.
+    pub(crate) fn spec(&self, folder: &Folder, port: u16, told: u16) -> Spec {
         let data = folder.data().join(self.engine.name());
         let mut arguments = vec!["--no-defaults".to_owned()];
         arguments.extend(self.folders());
@@ -243,7 +244,7 @@ impl Installed {
             name: self.engine.name().to_owned(),
             group: self.engine.name().to_owned(),
             kind: Kind::Server,
-            address: Some(format!("127.0.0.1:{port}")),
+            address: Some(format!("127.0.0.1:{told}")),
             program: self.server.path.clone(),
             arguments: self.server.arguments(arguments),
             environment: self.server.environment.clone(),
@@ -261,6 +262,12 @@ fn as_root() -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
     let uid = fs::metadata("/proc/self").map(|own| own.uid()).unwrap_or(u32::MAX);
     (uid == 0).then(|| "--user=root".to_owned())
+}
+
+/// Has the server execute these, too, at each start from now on.
+pub(crate) fn at_start(folder: &Folder, password: &str, statements: &[String]) -> Result<()> {
+    let all = init_sql(password) + &statements.iter().map(|it| format!("{it}\n")).collect::<String>();
+    write_atomically(&init_file(folder), all.as_bytes())
 }
 
 fn init_file(folder: &Folder) -> PathBuf {

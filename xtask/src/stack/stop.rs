@@ -70,6 +70,7 @@ mod tests {
             ports: Ports::new(),
             well_known_ports: false,
             trace_ui: false,
+            proxied: false,
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let start = |name: &'static str, kind: Kind, at_the_end: &str| {

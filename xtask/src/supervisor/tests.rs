@@ -135,6 +135,64 @@ fn what_is_killed_comes_back_and_it_is_said() {
 }
 
 #[test]
+fn what_is_held_comes_back_when_it_is_released() {
+    let run = Supervised::new();
+    let mut spec = run.shell("steady", "exec sleep 60", || true);
+    // It can't be this that brings it back.
+    spec.first_pause = Duration::from_secs(3600);
+    let child = run.supervisor.start(spec);
+    until(|| child.status().ready);
+    let before = child.pid().unwrap();
+    let held = run.supervisor.kill_and_hold(&child).unwrap();
+    assert!(child.status().pid.is_none() && !child.status().ready);
+    until(|| run.said().len() == 1);
+    assert_eq!(
+        run.said()[0],
+        format!("steady (pid {before}) was ended by SIGKILL; starting it again when released")
+    );
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(child.status().pid.is_none());
+    drop(held);
+    until(|| child.status().ready);
+    assert_eq!(child.status().restarts, 1);
+}
+
+#[test]
+fn what_is_held_or_frozen_ends_with_the_rest() {
+    let run = Supervised::new();
+    let (held, frozen) = (run.steady(), run.steady());
+    let guards = (run.supervisor.kill_and_hold(&held).unwrap(), run.supervisor.freeze(&frozen).unwrap());
+    let begun = Instant::now();
+    run.supervisor.stop(&run.supervisor.close(), begun + Duration::from_secs(8));
+    assert!(run.said().iter().all(|line| !line.contains("did not end")), "{:?}", run.said());
+    assert!(held.status().pid.is_none() && frozen.status().pid.is_none());
+    drop(guards);
+    assert!(held.status().pid.is_none());
+}
+
+#[test]
+fn what_is_frozen_stands_still_until_it_goes_on() {
+    let run = Supervised::new();
+    let file = run.folder.path().join("beat");
+    let script = "while :; do echo >> beat; sleep 0.01; done";
+    let ready = file.clone();
+    let child = run.supervisor.start(run.shell("heart", script, move || ready.exists()));
+    run.supervisor.wait_ready(std::slice::from_ref(&child), &Interrupt::default()).unwrap();
+    let size = || std::fs::metadata(&file).unwrap().len();
+    let frozen = run.supervisor.freeze(&child).unwrap();
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid().unwrap())).unwrap();
+        stat[stat.rfind(')').unwrap() + 2..].chars().next().unwrap()
+    };
+    until(|| state() == 'T');
+    let before = size();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(size(), before);
+    drop(frozen);
+    until(|| size() > before);
+}
+
+#[test]
 fn a_restart_is_no_failure() {
     let run = Supervised::new();
     let child = run.steady();

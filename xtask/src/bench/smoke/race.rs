@@ -63,7 +63,7 @@ impl Bench {
         let shown = self.shown(coupon)?;
         let after = claims_of(&instances)?;
         step.say("auditing");
-        let audit = self.couponctl.audit(coupon, &answers, &[])?;
+        let audit = self.couponctl.audit(coupon, &[answers], "60s", &[])?;
         step.done("audited");
         let names = instances.iter().map(|it| it.instance.clone());
         let answered = after.iter().zip(before).map(|(after, before)| after.saturating_sub(before));

@@ -1,0 +1,336 @@
+//! `chaos`: a sale on the running system, a fault in its middle, everything level again, and a comparison of what was
+//! promised with what is there; again and again, for each kind of fault.
+//!
+//! Servers are reached through proxies alone, so that links can be broken as well as processes. It fails if a promise
+//! was broken, if a check did not find what was broken by hand, or if a fault could not be made to count.
+
+mod check;
+mod control;
+mod crowd;
+mod faults;
+mod live;
+mod metrics;
+mod random;
+mod record;
+mod report;
+mod results;
+mod round;
+mod sale;
+mod scenario;
+mod site;
+mod stage;
+mod statistics;
+mod summary;
+mod whole;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use console::style;
+
+use self::random::Random;
+use self::results::{Results, Setup, set_aside};
+use self::round::{Order, Round};
+use self::scenario::{ALL, SOAK, Scenario};
+use self::stage::Stage;
+use crate::bench::machine;
+use crate::build::{Profile, workspace};
+use crate::cli::Chaos;
+use crate::first_coupon::{now, rfc3339};
+use crate::interrupt::Interrupt;
+use crate::ports::behind;
+use crate::progress::{Progress, Step};
+use crate::stack::{self, Options, Stack};
+use crate::state::{Folder, Lock, Phase, Ports};
+use crate::up;
+
+/// What `--ci` may take from the first sale on.
+const CI_LIMIT: Duration = Duration::from_secs(600);
+/// No round is begun later than this before the limit.
+const ROUND: Duration = Duration::from_secs(90);
+/// Rounds of a scenario that may be void in a run, for each that is wanted, and some.
+const VOID_EACH: u64 = 1;
+const VOID_ANYHOW: u64 = 2;
+/// What shells give for the end by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+const DOCUMENT: &str = "docs/reliability.md";
+
+pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
+    let scenarios = scenario::chosen(&arguments.scenarios, arguments.ci)?;
+    if arguments.list {
+        println!("{}", scenario::list());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let interrupt = Interrupt::install()?;
+    let progress = Progress::new();
+    let root = arguments.dir.clone().unwrap_or_else(|| workspace().join("target/chaos"));
+    let folder = Folder::new(&root)?;
+    let file = folder.root().join("chaos.json");
+    if !arguments.resume {
+        begin_anew(&folder, &file, &progress)?;
+    }
+    let options = Options {
+        folder,
+        engine: up::engine(arguments.mysql),
+        ports: Ports::new(),
+        well_known_ports: false,
+        trace_ui: false,
+        proxied: true,
+    };
+    let stack = Stack::prepare(options, interrupt.clone(), progress)?;
+    let mut results = None;
+    let outcome = run(&stack, arguments, &scenarios, &file, &mut results);
+    stack.stop();
+    let faults = results.as_ref().map(|results| conclude(results, arguments, &file)).transpose()?;
+    match outcome {
+        Err(_) if interrupt.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => Err(error),
+        Ok(()) if faults.is_some_and(|faults| faults.is_empty()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Shows what there is, and returns what speaks against the system.
+fn conclude(results: &Results, arguments: &Chaos, file: &Path) -> Result<Vec<String>> {
+    println!("{}\n\nrounds: {}", report::tables(results), file.display());
+    if arguments.publish {
+        report::publish(results, &workspace().join(DOCUMENT))?;
+        println!("written to {DOCUMENT}");
+    }
+    let faults = results.faults();
+    for fault in &faults {
+        println!("{} {fault}", style("BROKEN:").red().bold());
+    }
+    if faults.is_empty() && !results.rounds.is_empty() {
+        println!("{}", style("no promise was broken").green().bold());
+    }
+    Ok(faults)
+}
+
+/// Forgets the data of an earlier run; its rounds are kept aside.
+fn begin_anew(folder: &Folder, file: &Path, progress: &Progress) -> Result<()> {
+    let foreign = match fs::read_to_string(folder.ports_file()) {
+        Ok(ports) => !ports.contains(&behind("kafka")),
+        Err(_) => folder.data().exists(),
+    };
+    if foreign {
+        bail!("{} is the folder of something else: give another one by --dir", folder.root().display());
+    }
+    let Some(_lock) = Lock::take(folder)? else {
+        bail!("chaos runs in {} already: give another folder by --dir", folder.root().display());
+    };
+    stack::clean(folder, progress)?;
+    for old in [folder.data(), folder.root().join("rounds")] {
+        if old.exists() {
+            fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
+        }
+    }
+    if let Some(old) = set_aside(file)? {
+        progress.note(&format!("earlier rounds are kept in {}", old.display()));
+    }
+    Ok(())
+}
+
+fn run(
+    stack: &Arc<Stack>,
+    arguments: &Chaos,
+    scenarios: &[&'static Scenario],
+    file: &Path,
+    results: &mut Option<Results>,
+) -> Result<()> {
+    let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
+    up::start(stack, arguments.mysql, true, profile)?;
+    stack.set_phase(Phase::Ready);
+    stack.check_proxied()?;
+    let stage = Stage::new(stack, arguments.rate)?;
+    let setup = Setup {
+        commit: stage.commit(),
+        profile: if arguments.debug { "debug" } else { "release" }.to_owned(),
+        engine: up::engine(arguments.mysql).name().to_owned(),
+        machine: machine(),
+        seed: arguments.seed,
+        rate: arguments.rate,
+    };
+    let begun = rfc3339(now()?);
+    let results = results.insert(if arguments.resume {
+        Results::resume(file, setup, begun)?
+    } else {
+        Results::new(setup, begun)
+    });
+    let mut run = Run { stage: &stage, arguments, file, results, begun: Instant::now() };
+    run.controls()?;
+    run.rounds(scenarios)?;
+    let soak = arguments.scenarios.iter().any(|name| name == SOAK);
+    if soak || (arguments.scenarios.is_empty() && !arguments.ci) {
+        run.soak()?;
+    }
+    Ok(())
+}
+
+struct Run<'a> {
+    stage: &'a Stage,
+    arguments: &'a Chaos,
+    file: &'a Path,
+    results: &'a mut Results,
+    begun: Instant,
+}
+
+impl Run<'_> {
+    fn progress(&self) -> &Progress {
+        &self.stage.stack.progress
+    }
+
+    fn controls(&mut self) -> Result<()> {
+        if self.results.controls.is_empty() {
+            let step = self.progress().step("negative controls");
+            self.results.controls = control::run(self.stage, &step)?;
+            let found = self.results.controls.iter().filter(|control| control.found).count();
+            step.done(&format!("{found} of {} faults found", self.results.controls.len()));
+            self.results.write(self.file)?;
+        }
+        Ok(())
+    }
+
+    /// Those that the file lacks.
+    fn rounds(&mut self, scenarios: &[&'static Scenario]) -> Result<()> {
+        let wanted = |scenario: &Scenario| match (self.arguments.ci, self.arguments.rounds) {
+            (true, _) => 1,
+            (false, Some(rounds)) => u64::from(rounds),
+            (false, None) => u64::from(scenario.rounds),
+        };
+        let plan: Vec<(&Scenario, u64)> = scenarios.iter().map(|it| (*it, wanted(it))).collect();
+        let total = plan.iter().map(|(_, rounds)| rounds).sum();
+        let bar = self.progress().bar("rounds", total);
+        let mut done = 0;
+        for (scenario, wanted) in plan {
+            let mut void = 0;
+            loop {
+                let counted = self.counted(scenario.name);
+                bar.position(done + counted.min(wanted));
+                bar.say(scenario.name);
+                if counted >= wanted {
+                    break;
+                }
+                let round = self.round(scenario.name, &[scenario], wanted)?;
+                void += u64::from(!round.counts());
+                if void > wanted * VOID_EACH + VOID_ANYHOW {
+                    bail!("{}: {void} rounds in a row of this run don't count", scenario.name);
+                }
+            }
+            done += wanted;
+        }
+        bar.clear();
+        Ok(())
+    }
+
+    fn counted(&self, scenario: &str) -> u64 {
+        record::count(self.results.of(scenario).filter(|round| round.counts()))
+    }
+
+    /// Pairs by chance, until the time is over.
+    fn soak(&mut self) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(60 * self.arguments.minutes);
+        while Instant::now() < until {
+            let number = self.next_number(SOAK);
+            let mut random = Random::new(Random::of_round(self.arguments.seed, SOAK, number));
+            let pair = pair(&mut random);
+            self.round(SOAK, &pair, 0)?;
+        }
+        Ok(())
+    }
+
+    fn next_number(&self, scenario: &str) -> u32 {
+        self.results.of(scenario).map(|round| round.number).max().unwrap_or(0) + 1
+    }
+
+    /// One more, and into the file.
+    fn round(&mut self, name: &str, faults: &[&Scenario], wanted: u64) -> Result<Round> {
+        if self.arguments.ci && self.begun.elapsed() + ROUND > CI_LIMIT {
+            bail!("the {} minutes of --ci are over before {name}", CI_LIMIT.as_secs() / 60);
+        }
+        let number = self.next_number(name);
+        let seed = Random::of_round(self.arguments.seed, name, number);
+        let step = self.progress().step(name);
+        let order = Order { scenario: name, number, seed, faults };
+        let round =
+            round::run(self.stage, &order, &step).with_context(|| format!("{name} round {number}"))?;
+        self.results.rounds.push(round.clone());
+        self.results.write(self.file)?;
+        let of = if wanted > 0 { format!("{} of {wanted}", self.counted(name)) } else { number.to_string() };
+        tell(step, &of, &round);
+        Ok(round)
+    }
+}
+
+/// Two faults of different parts.
+fn pair(random: &mut Random) -> Vec<&'static Scenario> {
+    let any = |random: &mut Random, of: &[&'static Scenario]| {
+        of[usize::try_from(random.below(of.len() as u64)).unwrap_or_default()]
+    };
+    let all: Vec<&Scenario> = ALL.iter().collect();
+    let first = any(random, &all);
+    let others: Vec<&Scenario> = all.into_iter().filter(|it| it.part != first.part).collect();
+    vec![first, any(random, &others)]
+}
+
+/// A line for a round.
+fn tell(step: Step, of: &str, round: &Round) {
+    let mut what = match (&round.void, round.broken.as_slice()) {
+        (Some(why), _) => format!("void: {why}"),
+        (None, []) => format!(
+            "{of}: {} told ISSUED, {} rows; {} in flight, gap {} ms",
+            round.told_issued,
+            round.rows,
+            round.in_flight.iter().map(u64::to_string).collect::<Vec<_>>().join(" and "),
+            round.gap_ms
+        ),
+        (None, broken) => {
+            format!("{of}: {} {}", style("BROKEN:").red().bold().for_stderr(), broken.join("; "))
+        }
+    };
+    if round.faults.len() > 1 {
+        what = format!("{}: {what}", round.faults.join(" + "));
+    }
+    step.done(&what);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_of_different_parts_and_repeat_with_their_seed() {
+        let pairs = |seed| -> Vec<[&str; 2]> {
+            let mut random = Random::new(seed);
+            let mut next = || {
+                let pair = pair(&mut random);
+                assert_ne!(pair[0].part, pair[1].part);
+                [pair[0].name, pair[1].name]
+            };
+            (0..50).map(|_| next()).collect()
+        };
+        assert_eq!(pairs(1), pairs(1));
+        assert_ne!(pairs(1), pairs(2));
+    }
+
+    #[test]
+    fn the_folder_of_something_else_is_left_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path()).unwrap();
+        let file = temporary.path().join("chaos.json");
+        let anew = || begin_anew(&folder, &file, &Progress::new());
+        anew().unwrap();
+        folder.create().unwrap();
+        fs::write(folder.data().join("x"), "").unwrap();
+        assert!(anew().unwrap_err().to_string().contains("is the folder of something else"));
+        fs::write(folder.ports_file(), r#"{"kafka": 1}"#).unwrap();
+        assert!(anew().is_err() && folder.data().join("x").exists());
+        fs::write(folder.ports_file(), r#"{"kafka": 1, "kafka-behind": 2}"#).unwrap();
+        anew().unwrap();
+        assert!(!folder.data().exists());
+    }
+}

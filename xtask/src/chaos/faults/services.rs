@@ -1,0 +1,98 @@
+//! Our own processes.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::redis::forget_definition;
+use crate::chaos::site::Site;
+use crate::first_coupon::unix_ms;
+
+const CONSUMER: &str = "issue-consumer";
+const ISSUE_SERVICE: &str = "issue-service";
+const ROWS: &str = "firstcome_sink_rows_total";
+const FROZEN: Duration = Duration::from_secs(5);
+/// Answers usually take a hundredth of it.
+const SLOW: Duration = Duration::from_secs(1);
+/// Longer than `consumer.session-timeout`, so that others get the partitions and write them.
+const ZOMBIE: Duration = Duration::from_secs(10);
+const COUPON_SERVICE_AWAY: Duration = Duration::from_secs(10);
+
+/// A plain `kill -9` of one instance.
+pub(crate) fn issue_service_kill(site: &mut Site<'_>) -> Result<()> {
+    let instance = site.any(ISSUE_SERVICE)?;
+    let lost = |site: &Site<'_>| site.live.outcome("UNKNOWN") + site.live.outcome("REFUSED");
+    site.moment()?;
+    let before = lost(site);
+    site.kill(&instance)?;
+    site.back(&instance)?;
+    site.lift()?;
+    site.sign("claims in its hands got no good answer", |site| lost(site) > before)
+}
+
+pub(crate) fn issue_service_stop(site: &mut Site<'_>) -> Result<()> {
+    let instance = site.any(ISSUE_SERVICE)?;
+    site.moment()?;
+    let frozen = site.freeze(&instance)?;
+    site.rest(FROZEN)?;
+    let waiting = site.live.waiting_since(unix_ms()? - u64::try_from(SLOW.as_millis())?);
+    drop(frozen);
+    site.lift()?;
+    site.sign(&format!("{waiting} claims have waited more than {} s", SLOW.as_secs()), |_| waiting > 0)
+}
+
+/// The one that writes this coupon's rows.
+pub(crate) fn consumer_kill(site: &mut Site<'_>) -> Result<()> {
+    site.rest(SLOW)?;
+    let writer = site.busiest(CONSUMER, ROWS)?;
+    site.moment()?;
+    site.kill(&writer)?;
+    site.back(&writer)?;
+    site.lift()?;
+    site.sign("rows were written after its death", |site| site.grown(CONSUMER, ROWS) > 0)
+}
+
+/// The writer stands still until its partitions are written by others, and then goes on where it was.
+pub(crate) fn consumer_zombie(site: &mut Site<'_>) -> Result<()> {
+    site.rest(SLOW)?;
+    let writer = site.busiest(CONSUMER, ROWS)?;
+    let name = writer.spec.name.clone();
+    site.moment()?;
+    let frozen = site.freeze(&writer)?;
+    site.rest(ZOMBIE)?;
+    let others = site.grown_each(CONSUMER, ROWS).into_iter().filter(|(other, _)| *other != name);
+    let others: u64 = others.map(|(_, rows)| rows).sum();
+    drop(frozen);
+    site.lift()?;
+    site.sign(&format!("others wrote {others} rows meanwhile"), |_| others > 0)
+}
+
+pub(crate) fn gateway_kill(site: &mut Site<'_>) -> Result<()> {
+    let gateway = site.child("gateway")?;
+    let lost = |site: &Site<'_>| site.live.outcome("UNKNOWN") + site.live.outcome("NOT_SENT");
+    site.moment()?;
+    let before = lost(site);
+    site.kill(&gateway)?;
+    site.back(&gateway)?;
+    site.lift()?;
+    site.sign("claims got no answer", |site| lost(site) > before)
+}
+
+/// The coupon service is gone, the cached definition too, and an instance of the issue service starts anew without
+/// either.
+pub(crate) fn coupon_service_away(site: &mut Site<'_>) -> Result<()> {
+    let coupons = site.child("coupon-service")?;
+    let instance = site.any(ISSUE_SERVICE)?;
+    let url = format!("{}/coupons/{}", site.stage.gateway, site.coupon);
+    site.moment()?;
+    let held = site.kill_and_hold(&coupons)?;
+    forget_definition(site)?;
+    let stack = &site.stage.stack;
+    stack.supervisor.restart(&instance, Duration::from_secs(10), &stack.interrupt)?;
+    let answer = site.stage.client.get(&url)?;
+    site.rest(COUPON_SERVICE_AWAY)?;
+    drop(held);
+    site.back(&coupons)?;
+    site.lift()?;
+    site.sign(&format!("the coupon could not be shown: {}", answer.status), |_| answer.status >= 500)
+}

@@ -1,0 +1,260 @@
+//! The summary for people: two tables on the terminal, and the same in Markdown.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::results::Results;
+use super::summary::{Pooled, Summary};
+use crate::bench::short;
+use crate::table;
+
+const BEGIN: &str = "<!-- chaos: begin -->";
+const END: &str = "<!-- chaos: end -->";
+
+const ALREADY: &str = "409 COUPON_ALREADY_ISSUED";
+const SOLD_OUT: &str = "409 COUPON_SOLD_OUT";
+const NOT_STARTED: &str = "409 COUPON_NOT_STARTED";
+const ENDED: &str = "409 COUPON_ENDED";
+/// Every answer that has a column of its own.
+const COLUMNS: [&str; 9] = ["200", "202", ALREADY, SOLD_OUT, NOT_STARTED, ENDED, "503", "none", "not sent"];
+
+/// A header and rows.
+struct Sheet {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+fn promises(summaries: &[Summary]) -> Sheet {
+    let header = vec![
+        "scenario",
+        "rounds",
+        "void",
+        "told ISSUED",
+        "rows",
+        "lost",
+        "duplicates",
+        "over-issued",
+        "leaked",
+        "winners refused",
+        "rounds broken",
+        "a round breaks (95 %)",
+    ];
+    let row = |it: &Summary| {
+        vec![
+            it.scenario.clone(),
+            it.rounds.to_string(),
+            it.void.to_string(),
+            it.told_issued.to_string(),
+            it.rows.to_string(),
+            it.lost.to_string(),
+            it.duplicates.to_string(),
+            it.over_issued.to_string(),
+            some(it.leaked),
+            it.winners_refused.to_string(),
+            it.broken.to_string(),
+            at_most(it.round_breaks_at_most),
+        ]
+    };
+    Sheet { header, rows: summaries.iter().map(row).collect() }
+}
+
+fn answers(summaries: &[Summary]) -> Sheet {
+    let header = vec![
+        "scenario",
+        "claims",
+        "200",
+        "202",
+        "409 already",
+        "409 sold out",
+        "409 not started",
+        "409 ended",
+        "503",
+        "none",
+        "not sent",
+        "other",
+        "unknown became rows",
+        "gap ms, median",
+        "gap ms, longest",
+        "p99 ms before",
+        "p99 ms during",
+    ];
+    let row = |it: &Summary| {
+        let of = |name: &str| it.answers.get(name).copied().unwrap_or(0);
+        let mut row = vec![it.scenario.clone(), it.claims.to_string()];
+        row.extend(COLUMNS.map(|name| of(name).to_string()));
+        let shown: u64 = COLUMNS.iter().map(|name| of(name)).sum();
+        row.push((it.claims - shown).to_string());
+        row.push(it.unknown_became_rows.to_string());
+        row.extend([it.gap_median_ms, it.gap_max_ms, it.p99_before_ms, it.p99_during_ms].map(some));
+        row
+    };
+    Sheet { header, rows: summaries.iter().map(row).collect() }
+}
+
+fn some(figure: Option<u64>) -> String {
+    figure.map_or_else(|| "–".to_owned(), |figure| figure.to_string())
+}
+
+fn at_most(share: f64) -> String {
+    format!("≤ {}", percent(share))
+}
+
+/// In as many digits as say something.
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent >= 1.0 { format!("{percent:.1} %") } else { format!("{percent:.4} %") }
+}
+
+/// What the rounds together bound, in a sentence.
+fn pooled(summaries: &[Summary]) -> String {
+    let all = Pooled::of(summaries);
+    format!(
+        "All {} rounds together: {} broke a promise, so a round of this mixture breaks one with a probability of at \
+         most {}; of {} users who were told ISSUED {} lost it, so a promise is lost with a probability of at most {}, \
+         if losses came one by one (95 % upper bounds, Clopper and Pearson).",
+        all.rounds,
+        all.broken,
+        percent(all.round_breaks_at_most()),
+        all.told_issued,
+        all.lost,
+        percent(all.promise_lost_at_most())
+    )
+}
+
+fn controls(results: &Results) -> String {
+    let found = results.controls.iter().filter(|control| control.found).count();
+    let what: Vec<&str> = results.controls.iter().map(|control| control.what.as_str()).collect();
+    format!("Negative controls: {found} of {} faults found ({}).", what.len(), what.join("; "))
+}
+
+/// For a terminal.
+pub(crate) fn tables(results: &Results) -> String {
+    let summaries = results.summaries();
+    let shown = [promises(&summaries), answers(&summaries)].map(|sheet| {
+        let mut table = table::new(&sheet.header);
+        for row in sheet.rows {
+            table.add_row(row);
+        }
+        table.to_string()
+    });
+    format!("{}\n\n{}\n\n{}\n{}", shown[0], shown[1], pooled(&summaries), controls(results))
+}
+
+/// For the documentation.
+fn markdown(results: &Results) -> String {
+    let summaries = results.summaries();
+    let setup = &results.setup;
+    let shown = [promises(&summaries), answers(&summaries)].map(|sheet| {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let mut text = line(&sheet.header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>());
+        text.push_str("|---|");
+        text.push_str(&"---:|".repeat(sheet.header.len() - 1));
+        text.push('\n');
+        text.extend(sheet.rows.iter().map(|row| line(row)));
+        text
+    });
+    format!(
+        "{}, commit {}, {} build, {}, seed {}, {} claims a second, {}\n\n{}\n{}\n{}\n\n{}\n",
+        results.begun,
+        short(&setup.commit),
+        setup.profile,
+        setup.machine,
+        setup.seed,
+        setup.rate,
+        setup.engine,
+        shown[0],
+        shown[1],
+        pooled(&summaries),
+        controls(results)
+    )
+}
+
+/// Puts the tables between the marks of a file.
+pub(crate) fn publish(results: &Results, path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let text = between_marks(&text, &markdown(results)).with_context(|| path.display().to_string())?;
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn between_marks(text: &str, new: &str) -> Result<String> {
+    let (Some((before, rest)), Some((_, after))) = (text.split_once(BEGIN), text.split_once(END)) else {
+        bail!("the marks {BEGIN} and {END} are missing");
+    };
+    if !rest.contains(END) {
+        bail!("the mark {END} stands before {BEGIN}");
+    }
+    Ok(format!("{before}{BEGIN}\n\n{new}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::control::Control;
+    use crate::chaos::results::tests::{round, setup};
+    use crate::chaos::round::Round;
+
+    fn results() -> Results {
+        let mut results = Results::new(setup(), "2026-11-25T10:00:00Z".to_owned());
+        let answers = [("200", 10), ("409 COUPON_SOLD_OUT", 4), ("502", 2), ("none", 1)];
+        let answers = answers.map(|(name, number)| (name.to_owned(), number)).into();
+        results.rounds.push(Round { leaked: Some(0), gap_ms: 240, answers, ..round("kafka-kill", 1) });
+        results.rounds.push(round("coupon-closed", 1));
+        results.controls.push(Control { what: "a row is deleted".to_owned(), found: true });
+        results
+    }
+
+    #[test]
+    fn every_answer_is_in_a_column() {
+        let sheet = answers(&results().summaries());
+        assert!(sheet.rows.iter().all(|row| row.len() == sheet.header.len()));
+        let of = |name: &str| &sheet.rows[0][sheet.header.iter().position(|it| *it == name).unwrap()];
+        assert_eq!(
+            [of("claims"), of("200"), of("409 sold out"), of("none"), of("other")],
+            ["17", "10", "4", "1", "2"]
+        );
+        let promises = promises(&results().summaries());
+        assert!(promises.rows.iter().all(|row| row.len() == promises.header.len()));
+        assert_eq!((promises.rows[0][8].as_str(), promises.rows[1][8].as_str()), ("0", "–"));
+    }
+
+    #[test]
+    fn markdown_says_what_was_measured() {
+        let text = markdown(&results());
+        assert!(text.starts_with(
+            "2026-11-25T10:00:00Z, commit 012345678, release build, 2 cores, seed 1, 1000 claims a second, mariadb\n"
+        ));
+        assert!(
+            text.contains("\n| kafka-kill | 1 | 0 | 10 | 11 | 0 | 0 | 0 | 0 | 0 | 0 | ≤ 95.0 % |\n"),
+            "{text}"
+        );
+        assert!(text.contains("All 2 rounds together: 0 broke a promise"), "{text}");
+        assert!(text.contains("Negative controls: 1 of 1 faults found (a row is deleted)."), "{text}");
+        assert!(tables(&results()).contains("coupon-closed"));
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_changes() {
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let new = between_marks(&text, "new\n").unwrap();
+        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
+        assert_eq!(between_marks(&new, "new\n").unwrap(), new);
+        assert!(between_marks("a", "x").is_err());
+        assert!(between_marks(&format!("{END}{BEGIN}"), "x").is_err());
+    }
+
+    #[test]
+    fn the_documentation_has_a_place_for_it() {
+        let text = fs::read_to_string(crate::build::workspace().join("docs/reliability.md")).unwrap();
+        between_marks(&text, "new").unwrap();
+        for answer in ["told ISSUED", "leaked", "unknown became rows", "gap ms", "p99 ms during"] {
+            assert!(text.contains(answer), "{answer} is not explained");
+        }
+    }
+
+    #[test]
+    fn small_probabilities_keep_their_digits() {
+        assert_eq!([0.4507, 0.0123, 0.000_012].map(percent), ["45.1 %", "1.2 %", "0.0012 %"]);
+    }
+}

@@ -1,0 +1,280 @@
+//! The scenarios: what each does, how often it is run, and to which part of the system.
+
+use anyhow::{Result, bail};
+
+use super::faults::{consul, coupons, kafka, links, mysql, redis, services};
+use super::site::Site;
+use crate::table;
+
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// What is done, in one line.
+    pub(crate) what: &'static str,
+    /// Two faults at the same time are of different parts.
+    pub(crate) part: Part,
+    /// How often by default.
+    pub(crate) rounds: u32,
+    /// One round of it belongs to every run of `--ci`.
+    pub(crate) ci: bool,
+    /// Of the load: long enough for the sale to go on when the fault is over.
+    pub(crate) seconds: u64,
+    pub(crate) strike: fn(&mut Site<'_>) -> Result<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Redis,
+    IssueService,
+    Kafka,
+    Mysql,
+    Consumer,
+    Gateway,
+    Consul,
+    CouponService,
+    Links,
+    /// What the coupon says: nothing breaks.
+    Coupon,
+}
+
+impl Scenario {
+    const fn new(
+        name: &'static str,
+        part: Part,
+        seconds: u64,
+        strike: fn(&mut Site<'_>) -> Result<()>,
+        what: &'static str,
+    ) -> Self {
+        Self { name, what, part, rounds: 5, ci: false, seconds, strike }
+    }
+
+    const fn often(mut self) -> Self {
+        self.rounds = 20;
+        self
+    }
+
+    const fn in_ci(mut self) -> Self {
+        self.ci = true;
+        self
+    }
+}
+
+/// The name of the scenario that is made of two others.
+pub(crate) const SOAK: &str = "soak";
+
+pub(crate) static ALL: &[Scenario] = &[
+    Scenario::new("redis-master-kill", Part::Redis, 12, redis::master_kill, "kill -9 of the Redis master")
+        .often()
+        .in_ci(),
+    Scenario::new(
+        "redis-master-restart",
+        Part::Redis,
+        10,
+        redis::master_restart,
+        "kill -9 of the Redis master, which is back before the Sentinels notice",
+    ),
+    Scenario::new(
+        "redis-master-stop",
+        Part::Redis,
+        14,
+        redis::master_stop,
+        "the Redis master stands still for 5 s (SIGSTOP), and another is promoted meanwhile",
+    )
+    .in_ci(),
+    Scenario::new(
+        "redis-split-brain",
+        Part::Redis,
+        16,
+        redis::split_brain,
+        "the old Redis master and one issue service are cut off by a black hole; two masters for 5 s",
+    )
+    .often()
+    .in_ci(),
+    Scenario::new(
+        "redis-wiped",
+        Part::Redis,
+        12,
+        redis::wiped,
+        "all of Redis is killed and comes back with nothing",
+    )
+    .in_ci(),
+    Scenario::new(
+        "redis-away-60s",
+        Part::Redis,
+        72,
+        redis::away,
+        "a black hole in front of all of Redis for 60 s",
+    ),
+    Scenario::new(
+        "redis-slow",
+        Part::Redis,
+        14,
+        redis::slow,
+        "all of Redis answers 150 ms late for 6 s, which is later than claims wait for it",
+    ),
+    Scenario::new(
+        "sentinel-majority-lost",
+        Part::Redis,
+        20,
+        redis::sentinel_majority_lost,
+        "two of three Sentinels are killed, then the Redis master; 6 s later the Sentinels come back",
+    ),
+    // Deaths between two steps of a claim belong here as well, when the services can be told where to die.
+    Scenario::new(
+        "issue-service-kill",
+        Part::IssueService,
+        10,
+        services::issue_service_kill,
+        "kill -9 of one of the two issue services",
+    ),
+    Scenario::new(
+        "issue-service-stop",
+        Part::IssueService,
+        14,
+        services::issue_service_stop,
+        "one of the two issue services stands still for 5 s (SIGSTOP)",
+    ),
+    Scenario::new("kafka-kill", Part::Kafka, 16, kafka::kill, "kill -9 of the only broker, which restarts")
+        .in_ci(),
+    Scenario::new(
+        "kafka-stop",
+        Part::Kafka,
+        14,
+        kafka::stop,
+        "the only broker stands still for 5 s (SIGSTOP)",
+    ),
+    Scenario::new(
+        "mysql-kill",
+        Part::Mysql,
+        10,
+        mysql::kill,
+        "kill -9 of the database in the middle of the consumers' transactions",
+    )
+    .in_ci(),
+    Scenario::new("mysql-stop", Part::Mysql, 18, mysql::stop, "the database stands still for 10 s (SIGSTOP)"),
+    Scenario::new(
+        "consumer-kill",
+        Part::Consumer,
+        12,
+        services::consumer_kill,
+        "kill -9 of the consumer that writes the coupon's rows",
+    )
+    .in_ci(),
+    Scenario::new(
+        "consumer-zombie",
+        Part::Consumer,
+        18,
+        services::consumer_zombie,
+        "that consumer stands still for 10 s, past its session, and goes on where it was",
+    ),
+    Scenario::new("gateway-kill", Part::Gateway, 10, services::gateway_kill, "kill -9 of the only gateway"),
+    Scenario::new(
+        "consul-away-30s",
+        Part::Consul,
+        40,
+        consul::away,
+        "Consul is killed for 30 s and comes back with an empty catalogue",
+    ),
+    Scenario::new(
+        "coupon-service-away",
+        Part::CouponService,
+        20,
+        services::coupon_service_away,
+        "the coupon service is killed for 10 s, the cached definition removed, an issue service restarted",
+    ),
+    Scenario::new(
+        "links-cut",
+        Part::Links,
+        14,
+        links::cut,
+        "every link to every server is reset at the same time, five times, a second apart",
+    ),
+    Scenario::new(
+        "stock-raised",
+        Part::Coupon,
+        10,
+        coupons::stock_raised,
+        "a tenth more stock in the middle of the sale",
+    ),
+    Scenario::new(
+        "stock-lowered",
+        Part::Coupon,
+        10,
+        coupons::stock_lowered,
+        "a tenth less stock in the middle of the sale",
+    ),
+    Scenario::new(
+        "coupon-closed",
+        Part::Coupon,
+        10,
+        coupons::closed,
+        "the coupon is closed in the middle of the sale",
+    ),
+    Scenario::new(
+        "window-moved",
+        Part::Coupon,
+        14,
+        coupons::window_moved,
+        "the start is moved 4 s into the future in the middle of the sale",
+    ),
+];
+
+/// Of these names, in the order of the list; all without any.
+pub(crate) fn chosen(names: &[String], ci: bool) -> Result<Vec<&'static Scenario>> {
+    let known: Vec<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("--scenario {unknown}: no such scenario; there are {}", known.join(", "));
+    }
+    let wanted = |it: &&Scenario| {
+        if names.is_empty() { it.ci || !ci } else { names.iter().any(|name| name == it.name) }
+    };
+    Ok(ALL.iter().filter(wanted).collect())
+}
+
+/// What `--list` shows.
+pub(crate) fn list() -> String {
+    let mut table = table::new(&["scenario", "rounds", "in --ci", "what is done"]);
+    for scenario in ALL {
+        let ci = if scenario.ci { "yes" } else { "" };
+        table.add_row([scenario.name, &scenario.rounds.to_string(), ci, scenario.what]);
+    }
+    table.add_row([
+        SOAK,
+        "by --minutes",
+        "",
+        "two of the above at the same time, by chance, again and again",
+    ]);
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names(scenarios: &[&Scenario]) -> Vec<&'static str> {
+        scenarios.iter().map(|scenario| scenario.name).collect()
+    }
+
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).collect();
+        assert_eq!(distinct.len(), ALL.len() + 1);
+        assert!(list().contains("redis-split-brain") && list().contains(SOAK));
+    }
+
+    #[test]
+    fn some_or_all_can_be_chosen() {
+        assert_eq!(chosen(&[], false).unwrap().len(), ALL.len());
+        let some = ["kafka-kill", "redis-wiped"].map(str::to_owned);
+        assert_eq!(names(&chosen(&some, false).unwrap()), ["redis-wiped", "kafka-kill"]);
+        let ci = chosen(&[], true).unwrap();
+        assert!(ci.iter().all(|it| it.ci) && (5..ALL.len()).contains(&ci.len()));
+        assert!(chosen(&[SOAK.to_owned()], false).unwrap().is_empty());
+        let error = chosen(&["kafka".to_owned()], false).err().unwrap().to_string();
+        assert!(
+            error.starts_with("--scenario kafka: no such scenario; there are redis-master-kill, "),
+            "{error}"
+        );
+    }
+}

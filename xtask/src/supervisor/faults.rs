@@ -1,0 +1,90 @@
+//! What can be done to a child on purpose: killed, kept from coming back, frozen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{Child, Comeback, Supervisor};
+
+/// From SIGKILL until nothing is left of a process, its connections included.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+impl Supervisor {
+    /// SIGKILL: the child stays wanted and comes back.
+    pub(crate) fn kill(&self, child: &Child) -> Result<i32> {
+        let pid = child.pid()?;
+        child.signal(Signal::SIGKILL);
+        Ok(pid)
+    }
+
+    /// SIGKILL; the child comes back when what is returned is dropped, and then at once.
+    pub(crate) fn kill_and_hold(&self, child: &Arc<Child>) -> Result<Held> {
+        child.lock().comeback = Comeback::Held;
+        // From here on, an error releases it.
+        let held = Held { child: child.clone() };
+        let pid = self.kill(child)?;
+        child.wait_gone(pid)?;
+        Ok(held)
+    }
+
+    /// SIGSTOP; the child goes on when what is returned is dropped.
+    pub(crate) fn freeze(&self, child: &Arc<Child>) -> Result<Frozen> {
+        child.pid()?;
+        child.signal(Signal::SIGSTOP);
+        Ok(Frozen { child: child.clone() })
+    }
+
+    /// Name and pid of whatever runs.
+    pub(crate) fn processes(&self) -> Vec<(String, i32)> {
+        let children = self.children();
+        children.iter().filter_map(|child| Some((child.spec.name.clone(), child.status().pid?))).collect()
+    }
+}
+
+impl Child {
+    pub(crate) fn pid(&self) -> Result<i32> {
+        self.status().pid.with_context(|| format!("{} does not run", self.spec.name))
+    }
+
+    /// Waits until the process is gone and its readiness with it: what is ready after that is another.
+    pub(crate) fn wait_gone(&self, pid: i32) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            if status.pid != Some(pid) && (status.pid.is_some() || !status.ready) {
+                return Ok(());
+            }
+            if begun.elapsed() > GONE_WITHIN {
+                bail!("{} (pid {pid}) is not gone {GONE_WITHIN:?} after it was killed", self.spec.name);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A child that is kept from coming back.
+#[must_use = "the child comes back when this is dropped"]
+pub(crate) struct Held {
+    child: Arc<Child>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.child.lock().comeback = Comeback::AtOnce;
+        self.child.changed.notify_all();
+    }
+}
+
+/// A child that stands still.
+#[must_use = "the child goes on when this is dropped"]
+pub(crate) struct Frozen {
+    child: Arc<Child>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+}

@@ -77,7 +77,7 @@ impl Default for ConsumerSettings {
     }
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RetirementSettings {
     /// How long after its end a coupon is retired. Its winners' receipts come from memory until then, from the database

@@ -240,7 +240,8 @@ async fn records_that_the_broker_did_not_stamp_are_no_proof() {
     let mut books = Books::of(Log::stamped_by("CreateTime").await).await;
     let problems = books.problems();
     assert_eq!(problems.len(), 2, "{problems:?}");
-    let both = problems.iter().all(|(_, problem)| problem == "the record at offset 0 is not stamped by the broker");
+    let both =
+        problems.iter().all(|(_, problem)| problem == "the record at offset 0 is not stamped by the broker");
     assert!(both, "{problems:?}");
     books.remove().await;
 }

@@ -23,6 +23,8 @@ return 1";
 const PACE: Duration = Duration::from_millis(200);
 /// How often everything is published again, changed or not.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Counts in one pipeline: a few milliseconds of Redis' time, in which claims wait.
+const CHUNK: usize = 500;
 
 #[derive(Debug)]
 pub struct Counts {
@@ -54,12 +56,10 @@ impl Counts {
                     due.extend(self.everything());
                 }
             }
-            if !due.is_empty() && self.send(&due).await {
-                due.clear();
-            }
+            stop.run_until_cancelled(self.send(&mut due)).await;
         }
         due.extend(self.partitions.iter().flat_map(Partition::take_changed));
-        self.send(&due).await;
+        self.send(&mut due).await;
         Ok(())
     }
 
@@ -70,11 +70,24 @@ impl Counts {
         self.partitions.iter().flat_map(all).collect()
     }
 
-    async fn send(&self, due: &HashSet<CouponId>) -> bool {
+    /// What could not be sent stays due.
+    async fn send(&self, due: &mut HashSet<CouponId>) {
+        let all: Vec<CouponId> = due.iter().copied().collect();
+        for chunk in all.chunks(CHUNK) {
+            if !self.send_chunk(chunk).await {
+                return;
+            }
+            for coupon in chunk {
+                due.remove(coupon);
+            }
+        }
+    }
+
+    async fn send_chunk(&self, chunk: &[CouponId]) -> bool {
         let Some(Connection { mut conn, epoch }) = self.redis.connection() else { return false };
         let script = redis::Script::new(PUBLISH);
         let mut pipe = redis::pipe();
-        for id in due {
+        for id in chunk {
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the length is the number of partitions, a u32"

@@ -15,6 +15,7 @@ use platform::lifecycle::BoxError;
 use serde::Deserialize;
 use sha2::Sha256;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::control::{Guard, without};
 use crate::ids::{CouponId, MAX_ID};
@@ -29,8 +30,9 @@ const LOOK_UP: Duration = Duration::from_millis(250);
 const CACHE: Duration = Duration::from_millis(50);
 /// How long a look-up's answer, "no such coupon" included, is kept for others.
 const KEPT: Duration = Duration::from_secs(1);
-/// Between two questions for changed definitions.
+/// Between two questions for changed definitions, and at least, if changes are announced.
 const POLL: Duration = Duration::from_secs(1);
+const PACE: Duration = Duration::from_millis(50);
 /// Versions are close to milliseconds; two instances of the coupon service may differ by this much.
 const OVERLAP: u64 = 60_000;
 
@@ -110,29 +112,24 @@ impl<O: Outside> Definitions<O> {
         }
     }
 
-    /// Asks for changed definitions each second, and at once when a change is announced.
+    /// Asks for changed definitions each second, and soon after a change is announced.
     pub async fn follow_changes(self) {
         let stop = self.shared.outside.stop();
         let mut announced = self.shared.outside.announced();
-        let mut seen = 0;
+        let (mut seen, mut asked) = (0, Instant::now());
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                message = announced.recv() => {
-                    let coupon = message.ok().and_then(|payload| std::str::from_utf8(&payload).ok()?.parse().ok());
-                    if let Some(coupon) = coupon {
-                        let shared = self.shared.clone();
-                        self.shared.outside.spawn(async move {
-                            if let Ok(Some(definition)) = shared.ask(CouponId(coupon)).await {
-                                shared.announce(definition);
-                            }
-                        });
-                    }
+                _ = announced.recv() => {
+                    // One question brings all changes, whatever was announced and however often.
+                    while announced.try_recv().is_ok() {}
+                    tick.reset_at(asked + PACE);
                 }
                 _ = tick.tick() => {
+                    asked = Instant::now();
                     let changed = stop.run_until_cancelled(self.shared.changed_since(seen)).await;
                     if let Some(Ok(version)) = changed {
                         seen = version.saturating_sub(OVERLAP);

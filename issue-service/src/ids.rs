@@ -47,19 +47,19 @@ pub fn issue_id(coupon: CouponId, user: UserId) -> Uuid {
     Uuid::from_u64_pair(high, low)
 }
 
-/// The coupon and the user that an issue id names; `None` if it is not one.
-pub fn parse_issue_id(id: Uuid) -> Option<(CouponId, UserId)> {
-    let (high, low) = id.as_u64_pair();
-    let coupon = CouponId((high >> 16) << 5 | (high >> 7) & 0x1F);
-    let user = UserId((high & 0x7F) << 46 | (low >> 16) & ((1 << 46) - 1));
-    // Everything else in it is fixed, so only the id of these two is one.
-    (issue_id(coupon, user) == id).then_some((coupon, user))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The coupon and the user that an issue id names; `None` if it is not one.
+    fn parse_issue_id(id: Uuid) -> Option<(CouponId, UserId)> {
+        let (high, low) = id.as_u64_pair();
+        let coupon = CouponId((high >> 16) << 5 | (high >> 7) & 0x1F);
+        let user = UserId((high & 0x7F) << 46 | (low >> 16) & ((1 << 46) - 1));
+        // Everything else in it is fixed, so only the id of these two is one.
+        (issue_id(coupon, user) == id).then_some((coupon, user))
+    }
 
     #[test]
     fn partitions_and_issue_ids_are_frozen() {

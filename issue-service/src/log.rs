@@ -196,6 +196,9 @@ impl Log {
                 let previous = self.producer.compare_and_swap(&old, Arc::new(new));
                 if Arc::ptr_eq(&previous, &old) {
                     tracing::error!("the producer met a fatal error and was replaced");
+                    drop(previous);
+                    // Its end waits for its threads.
+                    std::thread::spawn(move || drop(old));
                 }
             }
             Err(error) => tracing::error!(%error, "the producer can't be replaced"),

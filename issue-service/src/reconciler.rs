@@ -185,12 +185,21 @@ impl Reconciler {
     async fn level(&mut self, conn: &mut impl ConnectionLike, looks: &[Look]) -> RedisResult<()> {
         for looks in looks.chunks(CHUNK) {
             let mut pipe = redis::pipe();
+            pipe.ignore_errors();
             for look in looks {
                 pipe.cmd("SCARD").arg(users_key(look.coupon));
             }
-            let sizes: Vec<u64> = pipe.query_async(conn).await?;
+            let sizes: Vec<RedisResult<u64>> = pipe.query_async(conn).await?;
             for (look, size) in looks.iter().zip(sizes) {
                 let Some(known) = self.sets.get_mut(&look.coupon) else { continue };
+                let size = match size {
+                    Err(error) if error.code() == Some("WRONGTYPE") => {
+                        redis::cmd("UNLINK").arg(users_key(look.coupon)).exec_async(conn).await?;
+                        known.doubt();
+                        0
+                    }
+                    size => size?,
+                };
                 if known.is_due(size, look.count, Instant::now()) {
                     set::compare(conn, &self.partitions[look.partition], look.coupon, known).await?;
                     self.hold(conn, LOCKED).await?;

@@ -1,7 +1,12 @@
-//! The ledger's counts and definitions, for the coupon service.
+//! The ledger's counts and definitions, for the coupon service. Invariant: they are never old news, because what is said
+//! of a coupon that has ended is kept for good.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
 use platform::http::problem::Problem;
 use platform::identity::{Caller, SERVICE};
 use serde::Serialize;
@@ -10,6 +15,8 @@ use crate::app::AppState;
 use crate::ids::CouponId;
 
 const MOST: usize = 500;
+/// Who asks waits a second.
+const NEWS_WITHIN: Duration = Duration::from_millis(800);
 
 #[derive(Debug, Serialize)]
 struct Counts {
@@ -31,7 +38,8 @@ struct Count {
     offset: u64,
 }
 
-/// `GET /internal/counts?coupon=ID&coupon=ID`: answered only while this instance follows the log.
+/// `GET /internal/counts?coupon=ID&coupon=ID`: answered as of an end of the log that was asked for after the request
+/// arrived, so by an instance that lags not at all.
 pub async fn counts(
     State(state): State<AppState>,
     caller: Caller,
@@ -43,10 +51,15 @@ pub async fn counts(
     if parts.len() > MOST {
         return Err(Problem::validation().field("coupon", format!("at most {MOST} in one request")));
     }
+    let id = |part: &&str| part.strip_prefix("coupon=").and_then(|id| id.parse().ok()).map(CouponId);
+    let ids: Option<Vec<CouponId>> = parts.iter().map(id).collect();
+    let ids = ids.ok_or_else(|| Problem::validation().field("coupon", "must be a coupon's id"))?;
+    let partitions: BTreeSet<u32> = ids.iter().map(|id| state.partition_of(*id).id()).collect();
+    let news = partitions.into_iter().map(|partition| state.claims.refusals.news(partition));
+    let heard = tokio::time::timeout(NEWS_WITHIN, try_join_all(news)).await;
+    heard.ok().and_then(Result::ok).ok_or_else(Problem::upstream_unavailable)?;
     let mut items = Vec::new();
-    for part in parts {
-        let id = part.strip_prefix("coupon=").and_then(|id| id.parse().ok());
-        let id = CouponId(id.ok_or_else(|| Problem::validation().field("coupon", "must be a coupon's id"))?);
+    for id in ids {
         let partition = state.partition_of(id);
         if partition.is_stopped() {
             return Err(Problem::upstream_unavailable());

@@ -1,7 +1,8 @@
 //! Reads partitions of the log in order, from given offsets, without a consumer group.
 //!
 //! One client and one thread for all partitions that are followed. A record is handed on once, in order; what
-//! is not a record of a log that can be trusted (not stamped by the broker, out of range) stops its partition.
+//! is not a record of a log that can be trusted (not stamped by the broker, out of range) stops its partition. None waits
+//! for another: a partition whose reader can't take more is left until it can.
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
@@ -18,15 +19,27 @@ use super::Entry;
 use crate::log;
 
 const POLL: Duration = Duration::from_millis(50);
+/// The same while a reader can't take more.
+const REST: Duration = Duration::from_millis(5);
 const ASK: Duration = Duration::from_secs(1);
 
-/// What a follower hands its records to. It is called on the follower's thread and may block it: that is the
-/// backpressure.
+/// What a follower hands its records to. It is called on the follower's thread and must not block it.
 pub trait Reader: Send + 'static {
-    /// `false` ends following this partition.
-    fn read(&mut self, partition: u32, entry: Entry<'_>, message: &BorrowedMessage<'_>) -> bool;
+    fn read(&mut self, partition: u32, entry: Entry<'_>, message: &BorrowedMessage<'_>) -> Taken;
+    /// Whether it takes records again, after [`Taken::Later`].
+    fn has_room(&self, partition: u32) -> bool;
     /// The partition can't be followed any further.
     fn broken(&mut self, partition: u32, why: String);
+}
+
+/// What a reader has done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Yes,
+    /// Not now: the same record is handed to it again.
+    Later,
+    /// It reads this partition no further.
+    Never,
 }
 
 enum Command {
@@ -99,8 +112,9 @@ impl Follower {
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
             let _watch = lifecycle.fail_on_panic("the follower of the log");
             let (consumer, following) = (shared, HashMap::new());
-            let (in_doubt, asked, halted) = (false, None, None);
-            Thread { consumer, topic, reader, following, in_doubt, asked, halts, halted }.run(&inbox);
+            let (resting, in_doubt, asked, halted) = (HashMap::new(), false, None, None);
+            Thread { consumer, topic, reader, following, resting, in_doubt, asked, halts, halted }
+                .run(&inbox);
         });
         match thread {
             Ok(thread) => {
@@ -146,12 +160,21 @@ impl Drop for Follower {
     }
 }
 
+/// A partition that is not read at the moment.
+enum Left {
+    ForGood(u32),
+    /// Until its reader can take the record at this offset.
+    Until(u32, u64),
+}
+
 struct Thread<R> {
     consumer: Arc<BaseConsumer>,
     topic: String,
     reader: R,
     /// The offset due next, by partition.
     following: HashMap<u32, u64>,
+    /// Those whose reader can't take more, with the offset due next.
+    resting: HashMap<u32, u64>,
     /// librdkafka has met an offset that isn't there and reads that partition no further, without saying which.
     in_doubt: bool,
     /// When the bounds were last asked for.
@@ -176,12 +199,14 @@ impl<R: Reader> Thread<R> {
                     }
                     Ok(Command::Leave { partition }) => {
                         wanted.remove(&partition);
+                        self.resting.remove(&partition);
                         self.leave(partition);
                     }
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return,
                 }
             }
+            wanted.extend(self.rested(&wanted));
             self.follow(&wanted);
             while let Ok(halt) = self.halts.try_recv() {
                 self.halt(halt);
@@ -190,7 +215,7 @@ impl<R: Reader> Thread<R> {
                 self.settle_doubt();
             }
             // The borrow of the message ends before the next command is looked at.
-            let ended = match self.consumer.poll(POLL) {
+            let left = match self.consumer.poll(if self.resting.is_empty() { POLL } else { REST }) {
                 None => None,
                 Some(Ok(message)) => Self::hand_on(&mut self.reader, &mut self.following, &message),
                 Some(Err(error)) => {
@@ -198,18 +223,30 @@ impl<R: Reader> Thread<R> {
                     None
                 }
             };
-            if let Some(partition) = ended {
-                self.leave(partition);
+            match left {
+                Some(Left::ForGood(partition)) => self.leave(partition),
+                Some(Left::Until(partition, due)) => {
+                    self.leave(partition);
+                    self.resting.insert(partition, due);
+                }
+                None => {}
             }
         }
     }
 
-    /// Returns the partition if it ends here.
+    /// Those whose reader takes records again, unless it was said anew from where.
+    fn rested(&mut self, wanted: &HashMap<u32, u64>) -> HashMap<u32, u64> {
+        self.resting.retain(|partition, _| !wanted.contains_key(partition));
+        let reader = &self.reader;
+        self.resting.extract_if(|partition, _| reader.has_room(*partition)).collect()
+    }
+
+    /// Returns the partition if it is left.
     fn hand_on(
         reader: &mut R,
         following: &mut HashMap<u32, u64>,
         message: &BorrowedMessage<'_>,
-    ) -> Option<u32> {
+    ) -> Option<Left> {
         let partition = u32::try_from(message.partition()).ok()?;
         let offset = u64::try_from(message.offset()).ok()?;
         let next = following.get_mut(&partition)?;
@@ -221,12 +258,16 @@ impl<R: Reader> Thread<R> {
                 partition,
                 format!("the record at offset {offset} is not stamped by the broker: the topic needs message.timestamp.type=LogAppendTime"),
             );
-            return Some(partition);
+            return Some(Left::ForGood(partition));
         };
         let value = message.payload().unwrap_or_default();
         let entry = Entry { offset, appended_at: u64::try_from(at).unwrap_or(0), value };
-        *next = offset + 1;
-        (!reader.read(partition, entry, message)).then_some(partition)
+        match reader.read(partition, entry, message) {
+            Taken::Yes => *next = offset + 1,
+            Taken::Later => return Some(Left::Until(partition, offset)),
+            Taken::Never => return Some(Left::ForGood(partition)),
+        }
+        None
     }
 
     /// All in one assignment: a partition that is assigned while a fetch is under way waits until that one has
@@ -257,9 +298,10 @@ impl<R: Reader> Thread<R> {
     fn halt(&mut self, Halt { partition, why }: Halt) {
         let halted = match partition {
             Some(partition) => vec![partition],
-            None => self.following.keys().copied().collect(),
+            None => self.following.keys().chain(self.resting.keys()).copied().collect(),
         };
         for number in halted {
+            self.resting.remove(&number);
             self.leave(number);
             self.reader.broken(number, why.clone());
         }

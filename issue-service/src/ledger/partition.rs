@@ -171,11 +171,6 @@ impl Partition {
         self.inner.lock().in_flight.contains_key(&(coupon, user))
     }
 
-    /// Claims that are in flight from this process.
-    pub fn in_flight(&self) -> usize {
-        self.inner.lock().in_flight.len()
-    }
-
     /// Applies a record of the log and answers everybody whom it concerns.
     pub fn apply(&self, entry: Entry<'_>) -> Result<Decided, Stop> {
         let mut guard = self.inner.lock();

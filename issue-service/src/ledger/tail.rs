@@ -7,7 +7,7 @@ use platform::health::ComponentHandle;
 use rdkafka::message::BorrowedMessage;
 
 use super::checkpoints::Checkpoints;
-use super::follower::Reader;
+use super::follower::{Reader, Taken};
 use super::partition::Partition;
 use super::snapshot::{Resume, Step};
 use super::{DIGEST_EVERY, Entry, Ledger};
@@ -50,14 +50,18 @@ impl Tail {
 }
 
 impl Reader for Tail {
-    fn read(&mut self, partition: u32, entry: Entry<'_>, _: &BorrowedMessage<'_>) -> bool {
+    fn read(&mut self, partition: u32, entry: Entry<'_>, _: &BorrowedMessage<'_>) -> Taken {
         match self.apply(partition, entry) {
-            Ok(()) => true,
+            Ok(()) => Taken::Yes,
             Err(why) => {
                 self.broken(partition, why);
-                false
+                Taken::Never
             }
         }
+    }
+
+    fn has_room(&self, _: u32) -> bool {
+        true
     }
 
     fn broken(&mut self, partition: u32, why: String) {

@@ -22,7 +22,7 @@ pub struct Winners {
     evicted: u32,
 }
 
-/// Place in the upper 24 bits, milliseconds in the lower 40 (until the year 2004 after [`EPOCH`]).
+/// Place in the upper 24 bits, milliseconds since [`EPOCH`] in the lower 40: until July 2055.
 #[derive(Debug, Clone, Copy)]
 struct Packed(u64);
 

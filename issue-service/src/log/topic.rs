@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use platform::lifecycle::{BoxError, Lifecycle};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use sqlx::MySqlPool;
 
 use super::{Settings, number};
@@ -31,6 +31,11 @@ pub enum TopicError {
          data, changing it is a migration"
     )]
     Partitions { topic: String, found: usize, expected: u32 },
+    #[error(
+        "topic {topic} has a partition with {found} replicas, and kafka.replication-factor says {expected}: move it to \
+         more brokers with kafka-reassign-partitions, or change the setting if fewer are meant"
+    )]
+    Replicas { topic: String, found: usize, expected: i32 },
     #[error("topic {0} has no id: Kafka brokers of version 2.8 or newer give one")]
     NoIdentity(String),
 }
@@ -47,15 +52,18 @@ pub struct Topic {
 pub async fn prepare(settings: &Settings) -> Result<Topic, TopicError> {
     let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
-    let replication = || TopicReplication::Fixed(settings.replication_factor);
-    let ledger = NewTopic::new(&settings.topic, number(settings.partitions), replication())
-        .set("message.timestamp.type", "LogAppendTime")
-        .set("cleanup.policy", "delete")
-        .set("retention.ms", "-1")
-        .set("retention.bytes", "-1");
-    let dead_letters = NewTopic::new(&settings.dead_letter_topic, 1, replication())
-        .set("retention.ms", "-1")
-        .set("cleanup.policy", "delete");
+    let in_sync = settings.replication_factor.clamp(1, 2).to_string();
+    let kept = |name, partitions| {
+        NewTopic::new(name, partitions, TopicReplication::Fixed(settings.replication_factor))
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", "-1")
+            .set("retention.bytes", "-1")
+            .set("min.insync.replicas", &in_sync)
+            .set("unclean.leader.election.enable", "false")
+    };
+    let ledger =
+        kept(&settings.topic, number(settings.partitions)).set("message.timestamp.type", "LogAppendTime");
+    let dead_letters = kept(&settings.dead_letter_topic, 1);
     for result in admin.create_topics([&ledger, &dead_letters], &options).await? {
         match result {
             Ok(name) => tracing::info!(topic = name, "made a topic"),
@@ -122,36 +130,27 @@ async fn check_settings(
     settings: &Settings,
     options: &AdminOptions,
 ) -> Result<(), TopicError> {
-    let resources = [ResourceSpecifier::Topic(&settings.topic)];
-    for resource in admin.describe_configs(&resources, options).await? {
+    let topics = [&settings.topic, &settings.dead_letter_topic];
+    let resources = topics.map(|topic| ResourceSpecifier::Topic(topic));
+    for (topic, resource) in topics.into_iter().zip(admin.describe_configs(&resources, options).await?) {
         let resource = resource.map_err(KafkaError::AdminOp)?;
         if resource.get("message.timestamp.type").is_none() {
             // Not every broker has heard of a topic that was made a moment ago.
             return Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition).into());
         }
         let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
-        let wrong = |setting, why| TopicError::Setting {
-            topic: settings.topic.clone(),
-            setting,
-            found: value(setting),
-            why,
-        };
-        if value("message.timestamp.type") != "LogAppendTime" {
-            return Err(wrong(
-                "message.timestamp.type",
-                "the window is judged by the log's own time: set it to LogAppendTime",
-            ));
-        }
-        if value("cleanup.policy") != "delete" {
-            return Err(wrong("cleanup.policy", "a compacted log loses decisions: set it to delete"));
+        let is_ledger = topic == &settings.topic;
+        if let Some((setting, why)) = wrong_setting(is_ledger, settings.replication_factor, value) {
+            return Err(TopicError::Setting { topic: topic.clone(), setting, found: value(setting), why });
         }
         for setting in ["retention.ms", "retention.bytes"] {
             if value(setting) != "-1" {
                 tracing::warn!(
+                    topic,
                     setting,
                     value = value(setting),
-                    "the ledger's retention is limited: it must outlast the oldest database backup that would be \
-                     restored and the longest outage of the consumers"
+                    "retention is limited: the ledger's must outlast the oldest database backup that would be restored \
+                     and the longest outage of the consumers, the dead letters' the time until somebody looks at them"
                 );
             }
         }
@@ -159,30 +158,117 @@ async fn check_settings(
     Ok(())
 }
 
+/// The first setting by which records could be lost or judged wrongly, and what to do about it.
+fn wrong_setting(
+    is_ledger: bool,
+    replication_factor: i32,
+    value: impl Fn(&str) -> String,
+) -> Option<(&'static str, &'static str)> {
+    if is_ledger && value("message.timestamp.type") != "LogAppendTime" {
+        return Some((
+            "message.timestamp.type",
+            "the window is judged by the log's own time: set it to LogAppendTime",
+        ));
+    }
+    if value("cleanup.policy") != "delete" {
+        return Some(("cleanup.policy", "a compacted topic loses records: set it to delete"));
+    }
+    if replication_factor < 2 {
+        return None; // with the only copy everything is lost, whatever else is set
+    }
+    if value("min.insync.replicas").parse().is_ok_and(|replicas: u32| replicas < 2) {
+        return Some((
+            "min.insync.replicas",
+            "what one broker alone has acknowledged is lost with it: set it to 2 or more",
+        ));
+    }
+    if value("unclean.leader.election.enable") == "true" {
+        return Some((
+            "unclean.leader.election.enable",
+            "a broker that has fallen behind would forget what was acknowledged: set it to false",
+        ));
+    }
+    None
+}
+
 async fn identify(
     admin: AdminClient<DefaultClientContext>,
     settings: &Settings,
 ) -> Result<Topic, TopicError> {
-    let (name, expected) = (settings.topic.clone(), settings.partitions);
+    let (ledger, letters) = (settings.topic.clone(), settings.dead_letter_topic.clone());
     let looked_up = tokio::task::spawn_blocking(move || {
         // A topic that was made a moment ago may not be known to every broker yet.
-        let mut result = identity::describe(admin.inner(), &name, TIMEOUT);
+        let mut result = identity::describe(admin.inner(), &ledger, TIMEOUT);
         for _ in 0..20 {
             if !matches!(result, Err(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition))) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(100));
-            result = identity::describe(admin.inner(), &name, TIMEOUT);
+            result = identity::describe(admin.inner(), &ledger, TIMEOUT);
         }
-        result
+        let replicas = [&ledger, &letters].map(|topic| fewest_replicas(admin.inner(), topic));
+        Ok::<_, KafkaError>((result?, replicas))
     })
     .await;
-    let (id, found) = looked_up.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
+    let ((id, found), replicas) =
+        looked_up.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
+    let expected = settings.partitions;
     if found != expected as usize {
         return Err(TopicError::Partitions { topic: settings.topic.clone(), found, expected });
+    }
+    for (topic, replicas) in [&settings.topic, &settings.dead_letter_topic].into_iter().zip(replicas) {
+        let (topic, found, expected) = (topic.clone(), replicas?, settings.replication_factor);
+        if i32::try_from(found).is_ok_and(|found| found < expected) {
+            return Err(TopicError::Replicas { topic, found, expected });
+        }
     }
     match id {
         Some(id) => Ok(Topic { id, partitions: expected }),
         None => Err(TopicError::NoIdentity(settings.topic.clone())),
+    }
+}
+
+/// Of the partition that has the fewest, whether they are in sync or not.
+fn fewest_replicas(client: &Client<DefaultClientContext>, topic: &str) -> KafkaResult<usize> {
+    let metadata = client.fetch_metadata(Some(topic), TIMEOUT)?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let fewest = partitions.map(|partition| partition.replicas().len()).min();
+    fewest.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::UnknownTopicOrPartition))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_by_which_records_could_be_lost_are_refused() {
+        let good = [
+            ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "delete"),
+            ("min.insync.replicas", "2"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        let wrong = |is_ledger, replicas, setting: &str, found: &str| {
+            let value = |name: &str| {
+                let set = good.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+                if name == setting { found } else { set.unwrap_or_default() }.to_owned()
+            };
+            wrong_setting(is_ledger, replicas, value).map(|(setting, _)| setting)
+        };
+        assert_eq!(wrong(true, 3, "", ""), None);
+        let all = [
+            ("message.timestamp.type", "CreateTime"),
+            ("cleanup.policy", "compact"),
+            ("min.insync.replicas", "1"),
+            ("unclean.leader.election.enable", "true"),
+        ];
+        for (setting, found) in all {
+            assert_eq!(wrong(true, 3, setting, found), Some(setting));
+            let of_letters = (setting != "message.timestamp.type").then_some(setting);
+            assert_eq!(wrong(false, 3, setting, found), of_letters);
+        }
+        // A single broker can't do better.
+        assert_eq!(wrong(true, 1, "min.insync.replicas", "1"), None);
+        assert_eq!(wrong(true, 1, "cleanup.policy", "compact,delete"), Some("cleanup.policy"));
     }
 }

@@ -1,7 +1,9 @@
 //! What a worker meets outside of its own decisions: the database, the follower of the log, the dead letters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
 use platform::telemetry::ProcessSpan;
@@ -59,8 +61,42 @@ pub(super) struct Servers {
     pub(super) follower: Arc<Follower>,
     pub(super) inbox: Inbox,
     pub(super) dead_letters: DeadLetters,
+    pub(super) stopped: Stopped,
+}
+
+/// The partitions that this process was given and does not write.
+#[derive(Clone)]
+pub(super) struct Stopped {
+    partitions: Arc<Mutex<BTreeMap<u32, String>>>,
     /// Of all the partitions together.
-    pub(super) health: ComponentHandle,
+    health: ComponentHandle,
+}
+
+impl Stopped {
+    pub(super) fn none(health: ComponentHandle) -> Self {
+        health.up();
+        Self { partitions: Arc::default(), health }
+    }
+
+    pub(super) fn add(&self, partition: u32, why: &str) {
+        self.change(partition, |stopped| stopped.insert(partition, why.to_owned()));
+    }
+
+    /// It is given anew, or it is somebody else's now.
+    pub(super) fn remove(&self, partition: u32) {
+        self.change(partition, |stopped| stopped.remove(&partition));
+    }
+
+    fn change(&self, partition: u32, change: impl FnOnce(&mut BTreeMap<u32, String>) -> Option<String>) {
+        let mut stopped = self.partitions.lock();
+        change(&mut stopped);
+        let is_stopped = if stopped.contains_key(&partition) { 1.0 } else { 0.0 };
+        metrics::gauge!("firstcome_sink_stopped", "partition" => partition.to_string()).set(is_stopped);
+        match stopped.iter().next() {
+            Some((partition, why)) => self.health.down(format!("partition {partition}: {why}")),
+            None => self.health.up(),
+        }
+    }
 }
 
 impl Around for Servers {
@@ -104,8 +140,7 @@ impl Around for Servers {
     }
 
     fn alarm(&self, partition: u32, why: &str) {
-        self.health.down(format!("partition {partition}: {why}"));
-        metrics::gauge!("firstcome_sink_stopped", "partition" => partition.to_string()).set(1.0);
+        self.stopped.add(partition, why);
     }
 }
 

@@ -2,18 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use super::dead_letter::LONGEST;
 use crate::control::{Guard, without};
 use crate::ids::CouponId;
 use crate::ledger::snapshot::Watermark;
 use crate::ledger::{DIGEST_EVERY, Decided, Decision, Digest, Entry, Ledger, Record, Stop, record_hash};
 use crate::store::{CouponRow, IssueRow};
 
+/// Records in one transaction, and those among them that could not be read.
+const RECORDS: u64 = 5000;
+const LETTERS: usize = 500;
+
 /// A record that could not be read, for the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
     pub(crate) offset: u64,
     pub(crate) appended_at: u64,
+    /// Its beginning, if it is very long.
     pub(crate) value: Vec<u8>,
+    /// In bytes, of the record's value.
+    pub(crate) length: usize,
     pub(crate) decision: Decision,
 }
 
@@ -58,6 +66,11 @@ impl Batch {
         self.to.next - self.from
     }
 
+    /// Nothing more fits into it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= RECORDS || self.dead_letters.len() >= LETTERS
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -95,7 +108,8 @@ impl Batch {
             (Decision::Malformed | Decision::Invalid, _) => self.dead_letters.push(DeadLetter {
                 offset: entry.offset,
                 appended_at: entry.appended_at,
-                value: entry.value.to_vec(),
+                value: entry.value[..entry.value.len().min(LONGEST)].to_vec(),
+                length: entry.value.len(),
                 decision: decided.decision,
             }),
             _ => {}

@@ -1,7 +1,7 @@
 //! Records that can't be read, set aside where an operator finds them, with where they came from.
 //!
 //! A record is acknowledged there before the watermark passes it. The same one may be set aside twice; readers
-//! drop repeats by origin.
+//! drop repeats by origin. Of a very long one only the beginning is, so that every letter fits into a record.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use super::batch::DeadLetter;
 use crate::ledger::Decision;
 use crate::log;
+
+/// Bytes of a record that a letter holds. No record that anybody could read is a hundredth of it.
+pub(super) const LONGEST: usize = 65_536;
 
 #[derive(Clone)]
 pub(super) struct DeadLetters {
@@ -24,7 +27,8 @@ pub(super) struct DeadLetters {
 impl DeadLetters {
     pub(super) fn connect(kafka: &log::Settings, group: &str) -> Result<Self, KafkaError> {
         Ok(Self {
-            producer: kafka.producer().create()?,
+            // Repeats do no harm here, and a producer that only repeats never gives up for good.
+            producer: kafka.producer().set("enable.idempotence", "false").create()?,
             topic: kafka.dead_letter_topic.clone(),
             origin: kafka.topic.clone(),
             group: group.to_owned(),
@@ -46,9 +50,13 @@ impl DeadLetters {
                 ("kafka_dlt-original-consumer-group", self.group.clone()),
                 ("kafka_dlt-exception-message", reason.to_owned()),
             ];
-            let headers = fields.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            let mut headers = fields.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             });
+            if letter.length > letter.value.len() {
+                let length = letter.length.to_string();
+                headers = headers.insert(Header { key: "firstcome-original-length", value: Some(&length) });
+            }
             let key = format!("{partition}/{}", letter.offset);
             let record = FutureRecord::to(&self.topic).key(&key).payload(&letter.value).headers(headers);
             self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;

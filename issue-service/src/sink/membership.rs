@@ -17,13 +17,14 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use sqlx::MySqlPool;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use super::around::{Incoming, Servers};
+use super::around::{Incoming, Servers, Stopped};
 use super::dead_letter::DeadLetters;
 use super::worker::Worker;
 use crate::ledger::Entry;
-use crate::ledger::follower::{Follower, Reader};
+use crate::ledger::follower::{Follower, Reader, Taken};
 use crate::log::{self, topic};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -48,15 +49,20 @@ impl Inbox {
         self.senders.lock().insert(partition, sender);
     }
 
-    fn put(&self, partition: u32, incoming: Incoming) -> bool {
-        let sender = self.senders.lock().get(&partition).cloned();
-        // Blocks the follower while the worker is behind: that is the backpressure.
-        sender.is_some_and(|sender| sender.blocking_send(incoming).is_ok())
+    fn sender(&self, partition: u32) -> Option<mpsc::Sender<Incoming>> {
+        self.senders.lock().get(&partition).cloned()
     }
 }
 
 impl Reader for Inbox {
-    fn read(&mut self, partition: u32, entry: Entry<'_>, message: &BorrowedMessage<'_>) -> bool {
+    fn read(&mut self, partition: u32, entry: Entry<'_>, message: &BorrowedMessage<'_>) -> Taken {
+        let Some(sender) = self.sender(partition).filter(|sender| !sender.is_closed()) else {
+            return Taken::Never;
+        };
+        // The last place is for the word that the partition is broken.
+        if sender.capacity() < 2 {
+            return Taken::Later;
+        }
         let trace = message
             .headers()
             .and_then(|headers| headers.iter().find(|header| header.key == "traceparent"))
@@ -64,11 +70,23 @@ impl Reader for Inbox {
             .and_then(|traceparent| ProcessSpan::start(message.topic(), partition, entry.offset, traceparent))
             .inspect(|span| span.set("messaging.consumer.group.name", self.group.to_string()));
         let Entry { offset, appended_at, value } = entry;
-        self.put(partition, Incoming::Record { offset, appended_at, value: value.to_vec(), trace })
+        match sender.try_send(Incoming::Record { offset, appended_at, value: value.to_vec(), trace }) {
+            Ok(()) => Taken::Yes,
+            Err(TrySendError::Full(_)) => Taken::Later,
+            Err(TrySendError::Closed(_)) => Taken::Never,
+        }
+    }
+
+    /// Half of it, so that the worker has enough to do until records come again.
+    fn has_room(&self, partition: u32) -> bool {
+        self.sender(partition).is_none_or(|sender| sender.capacity() >= sender.max_capacity() / 2)
     }
 
     fn broken(&mut self, partition: u32, why: String) {
-        self.put(partition, Incoming::Broken(why));
+        if let Some(sender) = self.sender(partition) {
+            // Fails only if nobody writes the partition any more.
+            let _ = sender.try_send(Incoming::Broken(why));
+        }
     }
 }
 
@@ -172,15 +190,15 @@ impl Membership {
         let follower = Arc::new(Follower::start(&self.kafka, inbox.clone(), &self.lifecycle)?);
         let watch = topic::watch(&self.kafka.topic, &follower, self.pool.clone(), &self.lifecycle);
         self.lifecycle.spawn("topic", watch);
+        let stopped = Stopped::none(self.health.clone());
         let around = Servers {
             pool: self.pool.clone(),
             partitions: self.kafka.partitions,
             follower,
             inbox,
             dead_letters: self.dead_letters.clone(),
-            health: self.health.clone(),
+            stopped: stopped.clone(),
         };
-        self.health.up();
         let polling = self.poll_in_a_thread(stop.clone())?;
         let mut workers: HashMap<u32, (CancellationToken, tokio::task::JoinHandle<()>)> = HashMap::new();
         loop {
@@ -192,6 +210,15 @@ impl Membership {
                 None => break,
                 Some(Change::Given(partitions)) => {
                     for partition in partitions {
+                        stopped.remove(partition);
+                        if partition >= self.kafka.partitions {
+                            let configured = self.kafka.partitions;
+                            stopped.add(
+                                partition,
+                                &format!("kafka.partitions says that there are {configured}"),
+                            );
+                            continue;
+                        }
                         let token = stop.child_token();
                         let worker = Worker { partition, around: around.clone(), stop: token.clone() };
                         #[expect(clippy::disallowed_methods, reason = "kept and awaited here")]
@@ -206,6 +233,7 @@ impl Membership {
                     for (_, worker) in taken {
                         worker.await?;
                     }
+                    partitions.into_iter().for_each(|partition| stopped.remove(partition));
                 }
             }
         }

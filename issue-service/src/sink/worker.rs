@@ -16,10 +16,8 @@ use crate::ledger::{Entry, Ledger};
 use crate::retirement;
 use crate::store::StoreError;
 
-/// Records in one transaction.
-const BATCH: u64 = 5000;
-/// Records that may wait for the worker.
-const WAITING: usize = 10_000;
+/// Records that may wait for the worker. More are fetched when half of them are gone, and the rest is two batches.
+const WAITING: usize = 20_000;
 /// How often an idle partition's watermark is read again, to notice a database that went back.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long a worker that has to stop waits for the transaction in flight.
@@ -142,7 +140,7 @@ impl<A: Around> Worker<A> {
                         Err(error) => return End::Broken(format!("the writer ended: {error}")),
                     }
                 }
-                record = records.recv(), if batch.len() < BATCH && broken.is_none() => match record {
+                record = records.recv(), if !batch.is_full() && broken.is_none() => match record {
                     None => return End::Stopped,
                     Some(Incoming::Broken(why)) => broken = Some(why),
                     Some(Incoming::Record { offset, appended_at, value, trace }) => {

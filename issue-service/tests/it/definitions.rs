@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Query, State};
 use axum::routing::get;
@@ -13,20 +14,25 @@ use issue_service::ids::{CouponId, UserId};
 use issue_service::ledger::Definition;
 use parking_lot::Mutex;
 use platform::clock::now_ms;
+use redis::AsyncCommands as _;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use crate::claims::redis;
 use crate::system::{System, definition, eventually};
 
 #[derive(Clone)]
 struct StandIn {
     address: SocketAddr,
     definitions: Arc<Mutex<HashMap<CouponId, Definition>>>,
+    questions: Arc<AtomicU64>,
 }
 
 impl StandIn {
     async fn start(system: &System) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stand_in = Self { address: listener.local_addr().unwrap(), definitions: Arc::default() };
+        let address = listener.local_addr().unwrap();
+        let stand_in = Self { address, definitions: Arc::default(), questions: Arc::default() };
         let router = Router::new()
             .route("/v1/health/service/coupon-service", get(instances))
             .route("/internal/coupons", get(changed))
@@ -55,6 +61,7 @@ async fn changed(
     State(stand_in): State<StandIn>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Json<Value> {
+    stand_in.questions.fetch_add(1, Ordering::Relaxed);
     let since: u64 = query["changedSince"].parse().unwrap();
     let definitions = stand_in.definitions.lock();
     let told = definitions.values().filter(|definition| definition.version > since);
@@ -90,4 +97,27 @@ async fn definitions_and_their_changes_are_in_the_log_before_anybody_claims() {
     coupons.put(definition(new, version + 1, 7));
     eventually("a change is in force", async || in_force(new).is_some_and(|found| found.stock == 7)).await;
     assert!(matches!(serving.claims.claim(new, UserId(1)).await, Outcome::Issued(_)));
+}
+
+/// Redis may say anything, and as often as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_announcements_asks_the_coupon_service_few_questions() {
+    let mut system = System::start().await;
+    let coupons = StandIn::start(&system).await;
+    system.settings.consul.url = format!("http://{}", coupons.address);
+    let _serving = system.serving().await;
+    let mut conn = redis().await;
+    eventually("it listens", async || conn.publish::<_, _, u64>("coupon.changed", "1").await.unwrap() > 0)
+        .await;
+    let (begun, before) = (Instant::now(), coupons.questions.load(Ordering::Relaxed));
+    for _ in 0..200 {
+        let mut pipe = redis::pipe();
+        (1..=50).for_each(|coupon| {
+            pipe.publish("coupon.changed", coupon).ignore();
+        });
+        pipe.exec_async(&mut conn).await.unwrap();
+    }
+    let asked = u128::from(coupons.questions.load(Ordering::Relaxed) - before);
+    let most = begun.elapsed().as_millis() / 50 + 2;
+    assert!(asked <= most, "{asked} questions, {most} are the most");
 }

@@ -265,3 +265,22 @@ async fn services_hear_the_counts_of_the_ledger() {
     serving.claims.partitions[0].stop();
     assert_eq!(service.get(&Identity::service(), &path).await.status, 503);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_lags_tells_no_counts() {
+    let system = System::start().await;
+    let (lagging, fresh) = (system.serving().await, system.serving().await);
+    let coupon = system.coupon_in(&[&lagging, &fresh], 0, 5).await;
+    let other = system.coupon_in(&[&lagging, &fresh], 1, 5).await;
+    system.hold_back(&lagging, 0, &fresh).await;
+    race(&[&fresh], coupon, users(3), 1).await;
+    let service = Service::of(&system, &lagging);
+    let tell =
+        async |coupon| service.get(&Identity::service(), &format!("/internal/counts?coupon={coupon}")).await;
+    assert_eq!(tell(coupon).await.status, 503);
+    assert_eq!(tell(other).await.status, 200);
+    let told = Service::of(&system, &fresh)
+        .get(&Identity::service(), &format!("/internal/counts?coupon={coupon}"))
+        .await;
+    assert_eq!(told.body["items"][0]["count"], 3);
+}

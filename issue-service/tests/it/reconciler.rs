@@ -209,3 +209,27 @@ async fn a_frozen_redis_holds_no_claim_up() {
     let refused = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::SoldOut).count();
     assert_eq!(refused, 150, "{outcomes:?}");
 }
+
+/// Nobody of this system would write one, and it must not make the doorman rest for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_no_set_is_removed() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let mut conn = redis().await;
+    let coupon = system.coupon(&[&serving], 5).await;
+    let _: () = conn.set(users_key(coupon), "no set").await.unwrap();
+    assert_eq!(issued(&race(&[&serving], coupon, users(3), 1).await).len(), 3);
+    let admitted: u64 = conn.scard(users_key(coupon)).await.unwrap();
+    assert_eq!(admitted, 3, "the doorman has admitted them");
+
+    let mut scene = Scene::start(&system, &serving, 5, 8).await;
+    scene.settled().await;
+    let _: () = scene.conn.set(users_key(scene.coupon), "no set").await.unwrap();
+    eventually("it is a set again", async || {
+        let kind: String =
+            redis::cmd("TYPE").arg(users_key(scene.coupon)).query_async(&mut scene.conn).await.unwrap();
+        kind == "set"
+    })
+    .await;
+    scene.level("it is filled").await;
+}

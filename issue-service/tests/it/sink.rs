@@ -4,7 +4,8 @@ use issue_service::claim::Outcome;
 use issue_service::ids::{UserId, partition_of};
 use issue_service::ledger::Record;
 use issue_service::store;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Headers as _, Message as _};
 
 use crate::link::Link;
@@ -101,13 +102,7 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
     system.level(&serving).await;
     assert_eq!(system.rows(coupon).await.len(), 1);
 
-    let reader: BaseConsumer =
-        system.kafka.client().set("group.id", "test").set("auto.offset.reset", "earliest").create().unwrap();
-    reader.subscribe(&[&system.kafka.dead_letter_topic]).unwrap();
-    let message = std::iter::repeat_with(|| reader.poll(Duration::from_secs(1)))
-        .take(30)
-        .find_map(|polled| polled.and_then(Result::ok).map(|message| message.detach()))
-        .expect("a dead letter");
+    let message = system.dead_letter().await;
     assert_eq!(message.payload(), Some(&b"rubbish"[..]));
     let headers = message.headers().unwrap();
     let header = |name: &str| {
@@ -118,6 +113,63 @@ async fn rubbish_in_the_log_is_set_aside_with_its_origin_and_stops_nobody() {
     assert_eq!(header("kafka_dlt-original-partition"), partition.to_string());
     assert_eq!(header("kafka_dlt-original-offset"), offset.to_string());
     assert!(header("kafka_dlt-exception-message").starts_with("malformed"));
+}
+
+/// It may be longer than what the client library would send, and nothing is lost of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_very_long_rubbish_the_beginning_is_set_aside() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let consumer = system.consuming();
+    let coupon = system.coupon(&[&serving], 5).await;
+    let partition = partition_of(coupon, system.kafka.partitions);
+    let rubbish = vec![b'x'; 1_040_000];
+    system.append_raw(partition, &rubbish).await;
+    assert!(matches!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Issued(_)));
+    system.level(&serving).await;
+    assert_eq!(system.rows(coupon).await.len(), 1);
+    let letter = system.dead_letter().await;
+    assert_eq!(letter.payload(), Some(&rubbish[..65_536]));
+    let length = letter.headers().unwrap().iter().find(|header| header.key == "firstcome-original-length");
+    assert_eq!(length.and_then(|header| header.value), Some(&b"1040000"[..]));
+    assert!(consumer.is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_cannot_be_written_holds_up_no_other() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let _consumer = system.consuming();
+    system.level(&serving).await;
+    let mut lock = system.pool.begin().await.unwrap();
+    sqlx::query("SELECT * FROM ledger_watermarks WHERE log_partition = 0 FOR UPDATE")
+        .fetch_all(&mut *lock)
+        .await
+        .unwrap();
+    let before = system.watermark(0).await.next;
+    // More than two batches and what waits behind them.
+    system.fill(&serving, 0, before + 31_000).await;
+    let coupon = system.coupon_in(&[&serving], 1, 5).await;
+    race(&[&serving], coupon, users(3), 1).await;
+    eventually("the other is written", async || system.rows(coupon).await.len() == 3).await;
+    assert_eq!(system.watermark(0).await.next, before);
+    lock.rollback().await.unwrap();
+    system.level(&serving).await;
+}
+
+/// The number is part of the data: a coupon's partition follows from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_were_added_are_not_written() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let admin: AdminClient<DefaultClientContext> = system.kafka.client().create().unwrap();
+    let more = NewPartitions::new(&system.kafka.topic, 3);
+    admin.create_partitions(&[more], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let consumer = system.consuming();
+    eventually("it has been given the third, too", async || !consumer.is_sound()).await;
+    let coupon = system.coupon(&[&serving], 5).await;
+    race(&[&serving], coupon, users(3), 1).await;
+    eventually("the others are written", async || system.rows(coupon).await.len() == 3).await;
 }
 
 /// A record of a version that nobody reads yet.

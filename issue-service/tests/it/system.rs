@@ -21,6 +21,7 @@ use platform::testing::{Servers, unique_name};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
@@ -189,11 +190,24 @@ impl System {
 
     /// Writes bytes into the log that no service would write.
     pub(crate) async fn append_raw(&self, partition: u32, value: &[u8]) -> u64 {
-        let producer: FutureProducer = self.kafka.producer().create().unwrap();
+        let producer: FutureProducer =
+            self.kafka.producer().set("message.max.bytes", "2000000").create().unwrap();
         let record =
             FutureRecord::<(), [u8]>::to(&self.kafka.topic).partition(log::number(partition)).payload(value);
         let delivery = producer.send(record, Duration::from_secs(5)).await.unwrap();
         u64::try_from(delivery.offset).unwrap()
+    }
+
+    /// The first one that was set aside.
+    pub(crate) async fn dead_letter(&self) -> OwnedMessage {
+        let mut client = self.kafka.client();
+        client.set("group.id", "test").set("auto.offset.reset", "earliest");
+        let reader: BaseConsumer = client.create().unwrap();
+        reader.subscribe(&[&self.kafka.dead_letter_topic]).unwrap();
+        std::iter::repeat_with(|| reader.poll(Duration::from_secs(1)))
+            .take(30)
+            .find_map(|polled| polled.and_then(Result::ok).map(|message| message.detach()))
+            .expect("a dead letter")
     }
 
     pub(crate) async fn rows(&self, coupon: CouponId) -> Vec<(u64, u32)> {

@@ -70,7 +70,7 @@ fn a_win_is_told_before_the_acknowledgement_and_to_one_request_as_new() {
     let winner = Winner { place: 1, issued_at: START };
     assert_eq!(first.try_recv(), Ok(Answer::Issued(winner)));
     assert_eq!(second.try_recv(), Ok(Answer::Already(winner)));
-    assert_eq!(log.partition.in_flight(), 0);
+    assert!(!log.partition.is_in_flight(COUPON, UserId(1)));
 }
 
 #[test]

@@ -142,6 +142,8 @@ async fn a_partition_that_cannot_be_written_holds_up_no_other() {
     let _consumer = system.consuming();
     system.level(&serving).await;
     let mut lock = system.pool.begin().await.unwrap();
+    // A consumer that used this connection before lets the server end it soon.
+    sqlx::query("SET SESSION wait_timeout = 600").execute(&mut *lock).await.unwrap();
     sqlx::query("SELECT * FROM ledger_watermarks WHERE log_partition = 0 FOR UPDATE")
         .fetch_all(&mut *lock)
         .await

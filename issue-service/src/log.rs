@@ -205,6 +205,11 @@ impl Log {
         }
     }
 
+    /// Records that were sent and are neither acknowledged nor given up.
+    pub fn queued(&self) -> u64 {
+        self.producer.load().in_flight_count().try_into().unwrap_or(0)
+    }
+
     /// Waits until everything that was sent is acknowledged or has failed.
     pub fn flush(&self, timeout: Duration) -> KafkaResult<()> {
         self.producer.load().flush(timeout)

@@ -20,6 +20,7 @@ pub(crate) fn bench(what: Bench) -> Result<ExitCode> {
         Bench::Smoke { place, out } => smoke::smoke(&up::folder(&place)?, out),
         Bench::Sink(arguments) => issue::measure("sink", &arguments),
         Bench::Promise(arguments) => issue::measure("promise", &arguments),
+        Bench::Retire(arguments) => issue::measure("retire", &arguments),
         Bench::Start(arguments) => issue::measure("start", &arguments),
     }
 }

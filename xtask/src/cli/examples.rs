@@ -115,6 +115,7 @@ Examples:
   # these start servers of their own where none run
   cargo xtask bench sink
   cargo xtask bench promise
+  cargo xtask bench retire
   cargo xtask bench start";
 
 pub(crate) const BENCH_SINK: &str = "\
@@ -133,6 +134,14 @@ Examples:
   cargo xtask bench promise --json | jq '.figures.loads[] | {load, answeredAfter, averageMs}'
 
 It takes about 2 minutes, on the servers of the run if they run, else on servers of its own.";
+
+pub(crate) const BENCH_RETIRE: &str = "\
+Examples:
+  cargo xtask bench retire
+  cargo xtask bench retire --quick
+  cargo xtask bench retire --json | jq .figures.waves[-1]
+
+It takes about 4 minutes, on the servers of the run if they run, else on servers of its own. It fails if anything is left.";
 
 pub(crate) const BENCH_START: &str = "\
 Examples:

@@ -193,3 +193,29 @@ pub(crate) fn definition(coupon: CouponId) -> Definition {
     let (starts_at, ends_at) = (now - WINDOW_MS, now + WINDOW_MS);
     Definition { coupon, version: 1, stock: PLENTY, starts_at, ends_at, closed: false }
 }
+
+/// Of a field of `/proc/PID/status`, which says it in KiB.
+pub(crate) fn bytes(status: &str, field: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1_024.0)
+}
+
+/// Bytes of memory that this process holds.
+pub(crate) fn resident() -> Result<u64, BoxError> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
+    let resident = bytes(&status, "VmRSS:").ok_or("no VmRSS in /proc/self/status")? as u64;
+    Ok(resident)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let status = "Name:\tx\nVmHWM:\t   200 kB\nVmRSS:\t   100 kB\n";
+        assert_eq!(bytes(status, "VmRSS:"), Some(102_400.0));
+        assert_eq!(bytes(status, "VmSwap:"), None);
+    }
+}

@@ -13,6 +13,7 @@ mod ground;
 mod outage;
 mod promise;
 mod report;
+mod retire;
 mod sink;
 mod start;
 
@@ -47,6 +48,8 @@ enum What {
     Sink,
     /// Answers at the doorman's word, at the log's acknowledgement, and after reading back
     Promise,
+    /// What is left of coupons that end and retire
+    Retire,
     /// From the start of a process until it is ready
     Start {
         /// The binary `issue-service`
@@ -79,6 +82,7 @@ async fn measure(context: &Context, settings: Settings, arguments: &Arguments) -
         match &arguments.what {
             What::Sink => sink::measure(&ground, share).await,
             What::Promise => promise::measure(&ground, share).await,
+            What::Retire => retire::measure(&ground, share).await,
             What::Start { program } => start::measure(&ground, program, share).await,
         }
     };

@@ -91,9 +91,9 @@ pub(crate) async fn measure(ground: &Ground, share: u64) -> Result<Report, BoxEr
     let serving = system.serving().await?;
     let lifecycle = Lifecycle::new();
     let redis = Redis::connect(system.settings.redis.clone(), &lifecycle, &[]);
+    find(&redis).await?;
     let mut bench = Bench { ground, system, serving, redis, users: 0 };
     let mut progress = Progress::new((ROUNDS * SHAPES.len() * ALL.len() + ALL.len()) as u64);
-    bench.find_redis().await?;
     for answered in ALL {
         progress.step("warming up");
         bench.slice(answered, Shape::InFlight(256), WARM_UP / u32::try_from(share)?).await?;
@@ -120,16 +120,17 @@ pub(crate) async fn measure(ground: &Ground, share: u64) -> Result<Report, BoxEr
     Ok(report(measured))
 }
 
-impl Bench<'_> {
-    async fn find_redis(&self) -> Result<(), BoxError> {
-        let found = async {
-            while self.redis.connection().is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        Ok(tokio::time::timeout(FOUND_WITHIN, found).await.map_err(|_| "no Redis master was found")?)
-    }
+/// Waits until it is connected.
+pub(crate) async fn find(redis: &Redis) -> Result<(), BoxError> {
+    let found = async {
+        while redis.connection().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    Ok(tokio::time::timeout(FOUND_WITHIN, found).await.map_err(|_| "no Redis master was found")?)
+}
 
+impl Bench<'_> {
     /// A coupon of its own for each slice, always in the same partition: how many have won before is no matter.
     async fn slice(
         &mut self,

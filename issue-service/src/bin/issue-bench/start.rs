@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use crate::backlog::Backlog;
 use crate::figures::{median, range, whole};
-use crate::ground::{Ground, System};
+use crate::ground::{Ground, System, bytes};
 use crate::report::{Check, Progress, Report, Section};
 
 const WINNERS: u64 = 1_000_000;
@@ -140,12 +140,6 @@ async fn stop(child: &mut Child) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Of a field of `/proc/PID/status`, which says it in KiB.
-fn bytes(status: &str, field: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1_024.0)
-}
-
 fn report(winners: u64, starts: &[Vec<Started>; 2]) -> Report {
     let of =
         |index: usize, what: fn(&Started) -> f64| -> Vec<f64> { starts[index].iter().map(what).collect() };
@@ -199,17 +193,5 @@ fn report(winners: u64, starts: &[Vec<Started>; 2]) -> Report {
         sections: vec![section, costs],
         checks: vec![check],
         figures: json!({"winners": winners, "none": shown(0), "many": shown(1), "bytesAWinner": each}),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_in_bytes() {
-        let status = "Name:\tx\nVmHWM:\t   200 kB\nVmRSS:\t   100 kB\n";
-        assert_eq!(bytes(status, "VmRSS:"), Some(102_400.0));
-        assert_eq!(bytes(status, "VmSwap:"), None);
     }
 }

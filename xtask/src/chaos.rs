@@ -71,7 +71,57 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     let folder = Folder::new(&root)?;
     let file = folder.root().join("chaos.json");
     if !arguments.resume {
-        begin_anew(&folder, &file, &progress)?;
+        begin_anew(&folder, true, &progress)?;
+        if let Some(old) = set_aside(&file)? {
+            progress.note(&format!("earlier rounds are kept in {}", old.display()));
+        }
+    }
+    let mut results = None;
+    let mut outcome = Ok(());
+    for replicated in [false, true] {
+        let part: Vec<_> = scenarios.iter().copied().filter(|it| it.replicated == replicated).collect();
+        let soak = !replicated && soaks(arguments);
+        if outcome.is_ok() && (soak || !part.is_empty()) {
+            let place = Place { folder: &folder, file: &file, replicated };
+            outcome = on_a_stack(&place, arguments, &part, &mut results, (&interrupt, &progress));
+        }
+    }
+    let faults = results.as_ref().map(|results| conclude(results, arguments, &file)).transpose()?;
+    match outcome {
+        Err(_) if interrupt.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => Err(error),
+        Ok(()) if faults.is_some_and(|faults| faults.is_empty()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn soaks(arguments: &Chaos) -> bool {
+    let named = arguments.scenarios.iter().any(|name| name == SOAK);
+    named || (arguments.scenarios.is_empty() && !arguments.ci)
+}
+
+struct Place<'a> {
+    folder: &'a Folder,
+    file: &'a Path,
+    /// On three brokers, and a database with a replica.
+    replicated: bool,
+}
+
+/// Starts a stack, runs these scenarios on it, and stops it.
+fn on_a_stack(
+    place: &Place<'_>,
+    arguments: &Chaos,
+    scenarios: &[&'static Scenario],
+    results: &mut Option<Results>,
+    (interrupt, progress): (&Interrupt, &Progress),
+) -> Result<()> {
+    let mut folder = place.folder.clone();
+    // A stack of its own takes the lock of its own folder; the rounds are all in this one.
+    let _whole = place.replicated.then(|| alone(place.folder)).transpose()?;
+    if place.replicated {
+        folder = Folder::new(&folder.root().join("replicated"))?;
+        // Which of the two databases was the primary at last is not known any more.
+        begin_anew(&folder, !arguments.resume, progress)?;
     }
     let options = Options {
         folder,
@@ -80,18 +130,12 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
         well_known_ports: false,
         trace_ui: false,
         proxied: true,
+        replicated: place.replicated,
     };
-    let stack = Stack::prepare(options, interrupt.clone(), progress)?;
-    let mut results = None;
-    let outcome = run(&stack, arguments, &scenarios, &file, &mut results);
+    let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
+    let outcome = run(&stack, arguments, scenarios, place.file, results);
     stack.stop();
-    let faults = results.as_ref().map(|results| conclude(results, arguments, &file)).transpose()?;
-    match outcome {
-        Err(_) if interrupt.requested() => Ok(ExitCode::from(INTERRUPTED)),
-        Err(error) => Err(error),
-        Ok(()) if faults.is_some_and(|faults| faults.is_empty()) => Ok(ExitCode::SUCCESS),
-        Ok(()) => Ok(ExitCode::FAILURE),
-    }
+    outcome
 }
 
 /// Shows what there is, and returns what speaks against the system.
@@ -111,8 +155,8 @@ fn conclude(results: &Results, arguments: &Chaos, file: &Path) -> Result<Vec<Str
     Ok(faults)
 }
 
-/// Forgets the data of an earlier run; its rounds are kept aside.
-fn begin_anew(folder: &Folder, file: &Path, progress: &Progress) -> Result<()> {
+/// Forgets the data of an earlier run, and what was kept of its rounds.
+fn begin_anew(folder: &Folder, rounds: bool, progress: &Progress) -> Result<()> {
     let foreign = match fs::read_to_string(folder.ports_file()) {
         Ok(ports) => !ports.contains(&behind("kafka")),
         Err(_) => folder.data().exists(),
@@ -120,19 +164,19 @@ fn begin_anew(folder: &Folder, file: &Path, progress: &Progress) -> Result<()> {
     if foreign {
         bail!("{} is the folder of something else: give another one by --dir", folder.root().display());
     }
-    let Some(_lock) = Lock::take(folder)? else {
-        bail!("chaos runs in {} already: give another folder by --dir", folder.root().display());
-    };
+    let _lock = alone(folder)?;
     stack::clean(folder, progress)?;
-    for old in [folder.data(), folder.root().join("rounds")] {
-        if old.exists() {
-            fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
-        }
-    }
-    if let Some(old) = set_aside(file)? {
-        progress.note(&format!("earlier rounds are kept in {}", old.display()));
+    let rounds = rounds.then(|| folder.root().join("rounds"));
+    for old in rounds.into_iter().chain([folder.data()]).filter(|old| old.exists()) {
+        fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
     }
     Ok(())
+}
+
+fn alone(folder: &Folder) -> Result<Lock> {
+    let lock = Lock::take(folder)?;
+    let root = folder.root().display();
+    lock.with_context(|| format!("chaos runs in {root} already: give another folder by --dir"))
 }
 
 fn run(
@@ -156,16 +200,15 @@ fn run(
         rate: arguments.rate,
     };
     let begun = rfc3339(now()?);
-    let results = results.insert(if arguments.resume {
-        Results::resume(file, setup, begun)?
-    } else {
-        Results::new(setup, begun)
-    });
+    let results = match results {
+        Some(results) => results,
+        None if arguments.resume => results.insert(Results::resume(file, setup, begun)?),
+        None => results.insert(Results::new(setup, begun)),
+    };
     let mut run = Run { stage: &stage, arguments, file, results, begun: Instant::now() };
     run.controls()?;
     run.rounds(scenarios)?;
-    let soak = arguments.scenarios.iter().any(|name| name == SOAK);
-    if soak || (arguments.scenarios.is_empty() && !arguments.ci) {
+    if !stack.is_replicated() && soaks(arguments) {
         run.soak()?;
     }
     Ok(())
@@ -271,7 +314,7 @@ fn pair(random: &mut Random) -> Vec<&'static Scenario> {
     let any = |random: &mut Random, of: &[&'static Scenario]| {
         of[usize::try_from(random.below(of.len() as u64)).unwrap_or_default()]
     };
-    let all: Vec<&Scenario> = ALL.iter().collect();
+    let all: Vec<&Scenario> = ALL.iter().filter(|it| !it.replicated).collect();
     let first = any(random, &all);
     let others: Vec<&Scenario> = all.into_iter().filter(|it| it.part != first.part).collect();
     vec![first, any(random, &others)]
@@ -309,6 +352,7 @@ mod tests {
             let mut next = || {
                 let pair = pair(&mut random);
                 assert_ne!(pair[0].part, pair[1].part);
+                assert!(pair.iter().all(|it| !it.replicated));
                 [pair[0].name, pair[1].name]
             };
             (0..50).map(|_| next()).collect()
@@ -321,8 +365,7 @@ mod tests {
     fn the_folder_of_something_else_is_left_alone() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::new(temporary.path()).unwrap();
-        let file = temporary.path().join("chaos.json");
-        let anew = || begin_anew(&folder, &file, &Progress::new());
+        let anew = || begin_anew(&folder, true, &Progress::new());
         anew().unwrap();
         folder.create().unwrap();
         fs::write(folder.data().join("x"), "").unwrap();
@@ -330,7 +373,11 @@ mod tests {
         fs::write(folder.ports_file(), r#"{"kafka": 1}"#).unwrap();
         assert!(anew().is_err() && folder.data().join("x").exists());
         fs::write(folder.ports_file(), r#"{"kafka": 1, "kafka-behind": 2}"#).unwrap();
+        let rounds = folder.root().join("rounds");
+        fs::create_dir_all(&rounds).unwrap();
+        begin_anew(&folder, false, &Progress::new()).unwrap();
+        assert!(!folder.data().exists() && rounds.exists());
         anew().unwrap();
-        assert!(!folder.data().exists());
+        assert!(!rounds.exists());
     }
 }

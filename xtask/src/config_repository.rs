@@ -10,8 +10,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::interrupt::Interrupt;
-use crate::servers::redis;
 use crate::servers::sql::USER;
+use crate::servers::{kafka, redis};
 use crate::state::{Folder, Ports};
 
 /// E-mail of the first admin of a local run.
@@ -110,12 +110,13 @@ fn local_files(ports: &Ports) -> Vec<(&'static str, String)> {
          consul:\n  url: \"http://127.0.0.1:{}\"\n{telemetry}\
          mysql:\n  host: 127.0.0.1\n  port: {}\n  username: {USER}\n\
          redis:\n  sentinels: [{}]\n  master: {}\n\
-         kafka:\n  bootstrap-servers: \"127.0.0.1:{}\"\n",
+         kafka:\n  bootstrap-servers: \"{}\"\n  replication-factor: {}\n",
         port("consul"),
         port("mysql"),
         sentinels.join(", "),
         redis::MASTER,
-        port("kafka"),
+        kafka::bootstrap_servers(ports),
+        kafka::of_run(ports).len(),
     );
     vec![
         ("application-local.yml", application),

@@ -9,7 +9,7 @@ mod rule;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -41,7 +41,8 @@ pub(crate) struct Place {
 }
 
 pub(crate) struct Proxy {
-    to: SocketAddr,
+    /// The port behind it.
+    behind: AtomicU16,
     rules: watch::Sender<Arc<Rules>>,
     links: Mutex<BTreeMap<u64, Arc<Peer>>>,
     next: AtomicU64,
@@ -69,7 +70,7 @@ impl Proxies {
                 .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, *port)))
                 .with_context(|| format!("open the proxy of {name} on port {port}"))?;
             let proxy = Arc::new(Proxy {
-                to: SocketAddr::from((Ipv4Addr::LOCALHOST, *behind)),
+                behind: AtomicU16::new(*behind),
                 rules: watch::Sender::default(),
                 links: Mutex::default(),
                 next: AtomicU64::new(0),
@@ -136,6 +137,15 @@ impl Proxy {
             self.change(|_| {});
         }
         Imposed { proxy: self.clone(), id }
+    }
+
+    pub(crate) fn behind(&self) -> u16 {
+        self.behind.load(Ordering::SeqCst)
+    }
+
+    /// Leads new links to another server; present ones stay where they are.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.behind.store(port, Ordering::SeqCst);
     }
 
     /// How many links have ended by a reset until now, or never came about.

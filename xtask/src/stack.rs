@@ -2,16 +2,20 @@
 //!
 //! The folder's lock is held for the whole life of a [`Stack`], so two supervisors never work on one folder.
 
+mod database;
+mod servers;
 mod stop;
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+pub(crate) use self::database::DATABASE;
+use self::database::SECOND_DATABASE;
 use crate::build::{Binaries, workspace};
 use crate::config_repository::{self, ADMIN_EMAIL};
 use crate::control::{self, Request};
@@ -22,7 +26,7 @@ use crate::progress::Progress;
 use crate::proxy::{Owners, Place, Proxies, connected_to, owners};
 use crate::secrets;
 use crate::servers::sql::{self, Engine};
-use crate::servers::{Programs, consul, kafka, redis, zipkin};
+use crate::servers::{kafka, redis};
 use crate::services::{self, CONFIG_SERVER, GATEWAY, Service};
 use crate::state::{
     Admin, Folder, Jwt, Kafka, Lock, Mysql, Phase, Ports, ProcessState, Redis, ServerState, ServiceState,
@@ -43,11 +47,9 @@ pub(crate) struct Options {
     pub(crate) trace_ui: bool,
     /// Put a proxy in front of each server.
     pub(crate) proxied: bool,
+    /// Three brokers, and a second database that follows the first, for which there must be proxies.
+    pub(crate) replicated: bool,
 }
-
-/// Servers that have a proxy in front of them where one is wanted, but for the nodes and Sentinels of Redis, which have
-/// one each as well.
-const SINGLE_SERVERS: [&str; 3] = ["mysql", "kafka", "consul"];
 
 pub(crate) struct Stack {
     pub(crate) folder: Folder,
@@ -58,6 +60,10 @@ pub(crate) struct Stack {
     /// Empty where none were wanted.
     pub(crate) proxies: Proxies,
     engine: Engine,
+    /// Of the databases that follow each other.
+    database_ids: Mutex<[u32; 2]>,
+    /// Known when the database was started.
+    sql: OnceLock<sql::Installed>,
     phase: Mutex<Phase>,
     binaries: Mutex<Option<Binaries>>,
     own: Record,
@@ -67,7 +73,8 @@ pub(crate) struct Stack {
 impl Stack {
     /// Takes the folder, ends what a dead run left there, and chooses ports and secrets.
     pub(crate) fn prepare(options: Options, interrupt: Interrupt, progress: Progress) -> Result<Arc<Self>> {
-        let Options { folder, engine, ports: given, well_known_ports, trace_ui, proxied } = options;
+        let Options { folder, engine, ports: given, well_known_ports, trace_ui, proxied, replicated } =
+            options;
         folder.create()?;
         let Some(lock) = Lock::take(&folder)? else {
             bail!(
@@ -77,10 +84,17 @@ impl Stack {
         };
         clean(&folder, &progress)?;
         let engine = Engine::of_folder(&folder, engine)?;
-        let servers: Vec<&str> =
-            SINGLE_SERVERS.into_iter().chain(redis::NODES).chain(redis::SENTINELS).collect();
-        let others = [GATEWAY, CONFIG_SERVER, "kafka-controller", "consul-rpc", "consul-serf"];
+        let brokers = &kafka::BROKERS[..if replicated { kafka::BROKERS.len() } else { 1 }];
+        // Those that have a proxy in front of them where one is wanted.
+        let single = [DATABASE, "consul"].iter().chain(brokers);
+        let servers: Vec<&str> = single.chain(&redis::NODES).chain(&redis::SENTINELS).copied().collect();
+        let others = [GATEWAY, CONFIG_SERVER, "consul-rpc", "consul-serf"];
         let mut names: Vec<String> = others.iter().chain(&servers).map(|name| (*name).to_owned()).collect();
+        names.extend(brokers.iter().map(|broker| kafka::controller(broker)));
+        if replicated {
+            // Services reach it through the first one's proxy, when that leads to it.
+            names.push(ports::behind(SECOND_DATABASE));
+        }
         if trace_ui {
             names.push("zipkin".to_owned());
         }
@@ -108,6 +122,8 @@ impl Stack {
             supervisor,
             proxies,
             engine,
+            database_ids: Mutex::new([1, 2]),
+            sql: OnceLock::new(),
             phase: Mutex::new(Phase::Starting),
             binaries: Mutex::new(None),
             own: Record::of(nix::unistd::getpid().as_raw()).context("own start time")?,
@@ -132,108 +148,6 @@ impl Stack {
 
     fn port(&self, name: &str) -> u16 {
         self.ports.get(name).copied().unwrap_or_default()
-    }
-
-    /// Starts all servers side by side and waits until each is ready.
-    pub(crate) fn start_servers(self: &Arc<Self>, programs: &Programs) -> Result<()> {
-        std::thread::scope(|scope| {
-            let threads = [
-                scope.spawn(|| self.start_redis(programs)),
-                scope.spawn(|| self.start_sql(programs)),
-                scope.spawn(|| self.start_kafka(programs)),
-                scope.spawn(|| {
-                    let step = self.progress.step("consul");
-                    let spec = consul::spec(&programs.consul, &self.folder, &self.ports)?;
-                    let child = self.supervisor.start(spec);
-                    self.ready(&[child])?;
-                    step.done(&format!("127.0.0.1:{}", self.port("consul")));
-                    Ok(())
-                }),
-                scope.spawn(|| {
-                    let (Some(jar), Some(&port)) = (&programs.zipkin, self.ports.get("zipkin")) else {
-                        return Ok(());
-                    };
-                    let step = self.progress.step("zipkin");
-                    let child = self.supervisor.start(zipkin::spec(&programs.java, jar, &self.folder, port)?);
-                    self.ready(&[child])?;
-                    step.done(&format!("127.0.0.1:{port}"));
-                    Ok(())
-                }),
-            ];
-            let results =
-                threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            results.into_iter().collect::<Result<Vec<()>>>()
-        })?;
-        self.write_test_servers()
-    }
-
-    fn ready(&self, children: &[Arc<Child>]) -> Result<()> {
-        self.supervisor.wait_ready(children, &self.interrupt)
-    }
-
-    fn start_redis(&self, programs: &Programs) -> Result<()> {
-        let step = self.progress.step("redis");
-        let cluster = redis::Cluster {
-            program: programs.redis.clone(),
-            folder: self.folder.clone(),
-            ports: self.ports.clone(),
-            password: secrets::read(&self.folder, secrets::REDIS)?,
-        };
-        let master = cluster.configure()?;
-        step.say("starting the nodes");
-        // A replica that finds no master asks again only after a second.
-        let first = self.supervisor.start(cluster.node(master));
-        self.ready(&[first])?;
-        let others = redis::NODES.iter().filter(|name| **name != master);
-        let replicas: Vec<_> = others.map(|name| self.supervisor.start(cluster.node(name))).collect();
-        self.ready(&replicas)?;
-        step.say("starting the Sentinels");
-        let sentinels: Vec<_> =
-            redis::SENTINELS.map(|name| self.supervisor.start(cluster.sentinel(name))).to_vec();
-        let answering = || redis::SENTINELS.iter().all(|name| redis::answers(listens(&self.ports, name)));
-        let begun = Instant::now();
-        self.interrupt
-            .wait_until(|| (answering() || begun.elapsed() > Duration::from_secs(5)).then_some(()))?;
-        cluster.hurry_sentinels()?;
-        self.ready(&sentinels)?;
-        step.done(&format!("master {master}, 2 replicas, 3 Sentinels"));
-        Ok(())
-    }
-
-    fn start_sql(&self, programs: &Programs) -> Result<()> {
-        let engine = programs.sql.engine();
-        let step = self.progress.step(engine.name());
-        step.say("making the data folder");
-        let password = secrets::read(&self.folder, secrets::MYSQL)?;
-        programs.sql.prepare(&self.folder, &password, &self.interrupt)?;
-        step.say("starting");
-        let child = self.supervisor.start(programs.sql.spec(
-            &self.folder,
-            listens(&self.ports, "mysql"),
-            self.port("mysql"),
-        ));
-        self.ready(&[child])?;
-        step.done(&format!("127.0.0.1:{}", self.port("mysql")));
-        Ok(())
-    }
-
-    fn start_kafka(&self, programs: &Programs) -> Result<()> {
-        let step = self.progress.step("kafka");
-        let broker = kafka::Broker {
-            java: programs.java.clone(),
-            jars: programs.kafka.clone(),
-            folder: self.folder.clone(),
-            listens: listens(&self.ports, "kafka"),
-            port: self.port("kafka"),
-            controller: self.port("kafka-controller"),
-        };
-        step.say("formatting its storage");
-        broker.prepare(&self.interrupt)?;
-        step.say("starting");
-        let child = self.supervisor.start(broker.spec());
-        self.ready(&[child])?;
-        step.done(&format!("127.0.0.1:{}", self.port("kafka")));
-        Ok(())
     }
 
     /// Imports the configuration and starts our services, wave after wave.
@@ -269,11 +183,6 @@ impl Stack {
         let binaries = self.binaries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let binaries = binaries.context("the services have not been started yet")?;
         Ok(self.supervisor.start(service.spec(name, &self.folder, &self.ports, &binaries)?))
-    }
-
-    pub(crate) fn database(&self) -> Result<Arc<Child>> {
-        let found = self.supervisor.find(self.engine.name())?;
-        found.into_iter().next().context("no database runs")
     }
 
     /// Fails where a process reaches a server past its proxy, at which faults would pass it by.
@@ -404,7 +313,7 @@ impl Stack {
             mysql: Mysql {
                 engine: self.engine.name().to_owned(),
                 host: "127.0.0.1".to_owned(),
-                port: self.port("mysql"),
+                port: self.port(DATABASE),
                 username: sql::USER.to_owned(),
                 password_file: self.folder.secret(secrets::MYSQL),
             },
@@ -413,7 +322,10 @@ impl Stack {
                 master: redis::MASTER.to_owned(),
                 password_file: self.folder.secret(secrets::REDIS),
             },
-            kafka: Kafka { bootstrap_servers: loopback("kafka"), topic: "coupon.issued".to_owned() },
+            kafka: Kafka {
+                bootstrap_servers: kafka::bootstrap_servers(&self.ports),
+                topic: "coupon.issued".to_owned(),
+            },
             signing_key_file: self.folder.secret(secrets::SIGNING_KEY),
             jwt: Jwt { issuer: "firstcome".to_owned(), audience: "firstcome".to_owned() },
         }

@@ -34,6 +34,7 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
         well_known_ports: false,
         trace_ui: arguments.end_to_end(),
         proxied: false,
+        replicated: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let mut run = Run { arguments, stack: &stack, results: Vec::new() };

@@ -55,6 +55,7 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         // Without services nobody sends it anything.
         trace_ui: !arguments.servers_only,
         proxied: false,
+        replicated: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let result = run(&stack, arguments);

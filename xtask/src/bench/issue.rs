@@ -94,6 +94,7 @@ impl Servers {
             well_known_ports: false,
             trace_ui: false,
             proxied: false,
+            replicated: false,
         };
         let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
         let started = up::obtain(&stack, false).and_then(|programs| stack.start_servers(&programs));

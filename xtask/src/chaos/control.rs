@@ -14,8 +14,6 @@ use super::sale::Sale;
 use super::site::Expected;
 use super::stage::Stage;
 use crate::progress::Step;
-use crate::secrets;
-use crate::servers::sql;
 
 /// What has to be found.
 const LOST: &str = "told ISSUED and without a row: 1";
@@ -96,10 +94,9 @@ fn forge(folder: &Path, coupon: u64) -> Result<PathBuf> {
 /// Has the database execute statements, by way of a restart: so it takes no client of it.
 fn at_restart(stage: &Stage, statements: &[String]) -> Result<()> {
     let stack = &stage.stack;
-    let password = secrets::read(&stack.folder, secrets::MYSQL)?;
-    sql::at_start(&stack.folder, &password, statements)?;
+    stack.at_database_start(statements)?;
     let restarted = stack.supervisor.restart(&stack.database()?, RESTART, &stack.interrupt);
     // Once only.
-    sql::at_start(&stack.folder, &password, &[])?;
+    stack.at_database_start(&[])?;
     restarted
 }

@@ -82,6 +82,7 @@ struct Struck {
     until: u64,
     expected: Expected,
     signs: Vec<(String, bool)>,
+    broken: Vec<String>,
 }
 
 /// Which round it is.
@@ -108,11 +109,12 @@ pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round
     step.say("auditing");
     let expected = struck.iter().flatten().map(|struck| struck.expected).find(|it| *it != Expected::All);
     let expected = expected.unwrap_or(Expected::All);
-    let flags = audit_flags(faults);
+    let flags = audit_flags(faults, expected);
     let patience = if flags.contains(&REDIS_MAY_DIFFER) { MOSTLY_LEVEL_WITHIN } else { LEVEL_WITHIN };
     let Found { audit, promises, mut broken } = sale.judge(expected, &[], patience, &flags)?;
     broken.extend(recovered.err().map(|missing| format!("not whole again: {missing}")));
     broken.extend(settled.err());
+    broken.extend(struck.iter().flatten().flat_map(|struck| struck.broken.iter().cloned()));
     let record = sale.record()?;
     let mut round = Round {
         scenario: scenario.to_owned(),
@@ -190,12 +192,13 @@ fn strike(
         let random = Random::new(order.seed.wrapping_add(index));
         let mut site = Site::new(stage, live, sale, random);
         (fault.strike)(&mut site)?;
-        let Site { struck, lifted, signs, expected, .. } = site;
+        let Site { struck, lifted, signs, expected, broken, .. } = site;
         Ok(Struck {
             at: struck.context("it never struck")?,
             until: lifted.context("it was never lifted")?,
             expected,
             signs,
+            broken,
         })
     };
     std::thread::scope(|scope| {
@@ -213,10 +216,10 @@ fn strike(
 }
 
 /// What the audit is told of the round.
-fn audit_flags(faults: &[&Scenario]) -> Vec<&'static str> {
+fn audit_flags(faults: &[&Scenario], expected: Expected) -> Vec<&'static str> {
     let any = |part: Part| faults.iter().any(|fault| fault.part == part);
     let mut flags = Vec::new();
-    if any(Part::Coupon) {
+    if any(Part::Coupon) || expected != Expected::All {
         flags.push("--stock-changed");
     }
     if any(Part::Redis) {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::faults::{consul, coupons, kafka, links, mysql, redis, services};
+use super::faults::{consul, coupons, failover, kafka, links, mysql, redis, restored, services};
 use super::site::Site;
 use crate::table;
 
@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     pub(crate) rounds: u32,
     /// One round of it belongs to every run of `--ci`.
     pub(crate) ci: bool,
+    /// It takes three brokers, or a database with a replica.
+    pub(crate) replicated: bool,
     /// Of the load: long enough for the sale to go on when the fault is over.
     pub(crate) seconds: u64,
     pub(crate) strike: fn(&mut Site<'_>) -> Result<()>,
@@ -44,11 +46,16 @@ impl Scenario {
         strike: fn(&mut Site<'_>) -> Result<()>,
         what: &'static str,
     ) -> Self {
-        Self { name, what, part, rounds: 5, ci: false, seconds, strike }
+        Self { name, what, part, rounds: 5, ci: false, replicated: false, seconds, strike }
     }
 
     const fn often(mut self) -> Self {
         self.rounds = 20;
+        self
+    }
+
+    const fn replicated(mut self) -> Self {
+        self.replicated = true;
         self
     }
 
@@ -216,6 +223,41 @@ pub(crate) static ALL: &[Scenario] = &[
         coupons::window_moved,
         "the start is moved 4 s into the future in the middle of the sale",
     ),
+    // Those below run on a stack of their own, after the others.
+    Scenario::new(
+        "kafka-one-of-three-kill",
+        Part::Kafka,
+        30,
+        kafka::one_of_three_kill,
+        "kill -9 of that one of three brokers that leads the coupon's partition, until another does",
+    )
+    .replicated(),
+    Scenario::new(
+        "mysql-failover-busy",
+        Part::Mysql,
+        12,
+        failover::busy,
+        "kill -9 of the database in mid-transaction; its replica, behind by a second or more, takes over",
+    )
+    .often()
+    .replicated(),
+    Scenario::new(
+        "mysql-failover-idle",
+        Part::Mysql,
+        12,
+        failover::idle,
+        "the same when the sale is over and nobody writes, so that nothing but the database itself tells of it",
+    )
+    .often()
+    .replicated(),
+    Scenario::new(
+        "mysql-restored",
+        Part::Mysql,
+        38,
+        restored::restored,
+        "the database is put back to a backup, 15 s old, after which users, a coupon and a change came",
+    )
+    .replicated(),
 ];
 
 /// Of these names, in the order of the list; all without any.

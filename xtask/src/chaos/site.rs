@@ -51,6 +51,8 @@ pub(crate) struct Site<'a> {
     pub(crate) lifted: Option<u64>,
     /// Each sign that was looked for, and whether it was seen.
     pub(crate) signs: Vec<(String, bool)>,
+    /// What had to come to be and did not.
+    pub(crate) broken: Vec<String>,
     begun: Instant,
     /// When the round began, and just before the strike.
     at_begin: &'a Metrics,
@@ -69,6 +71,7 @@ impl<'a> Site<'a> {
             struck: None,
             lifted: None,
             signs: Vec::new(),
+            broken: Vec::new(),
             begun: Instant::now(),
             at_begin: &sale.before,
             before: Metrics::default(),
@@ -121,6 +124,23 @@ impl<'a> Site<'a> {
                 bail!("not within {} s: {what}", patience.as_secs());
             }
             self.rest(ASK_EVERY)?;
+        }
+    }
+
+    /// Waits for what must come to be, whatever was broken: without it the round has broken a promise.
+    pub(crate) fn promise<T>(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        done: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<Option<T>> {
+        match self.wait_for(what, patience, done) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                self.stage.stack.interrupt.check()?;
+                self.broken.push(format!("{error:#}"));
+                Ok(None)
+            }
         }
     }
 

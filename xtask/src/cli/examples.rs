@@ -99,9 +99,11 @@ Examples:
   cargo xtask chaos --scenario redis-master-kill --rounds 3
   # one round of the most telling ones, as a change has to pass
   cargo xtask chaos --ci
-  # everything, which takes some two hours; after an interruption the rest of it
+  # everything, which takes some three hours; after an interruption the rest of it
   cargo xtask chaos --publish
   cargo xtask chaos --publish --resume
+  # on a stack of its own, with a replica of the database
+  cargo xtask chaos --scenario mysql-failover-busy --rounds 3
   # two faults at a time, by chance
   cargo xtask chaos --scenario soak --minutes 10 --seed 7
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -69,7 +69,9 @@ async fn forward(mut client: TcpStream, proxy: &Arc<Proxy>, peer: Arc<Peer>) {
     if law.effect(Way::Both) == Some(Effect::Cut) {
         return reset(proxy, &[&client]);
     }
-    let Ok(mut server) = TcpStream::connect(proxy.to).await else { return reset(proxy, &[&client]) };
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.behind())).await else {
+        return reset(proxy, &[&client]);
+    };
     if exchange(&mut client, &mut server, law).await.is_err() {
         reset(proxy, &[&client, &server]);
     }

@@ -228,3 +228,22 @@ fn a_server_that_is_not_there_resets_its_clients() {
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     passes(&client, &server);
 }
+
+#[test]
+fn another_server_is_put_behind_it() {
+    let scene = Scene::new();
+    let (client, server) = scene.link();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    assert_ne!(scene.proxy().behind(), port);
+    // Who calls into a black hole gets to whoever is there when it is lifted.
+    let hole = scene.impose(Way::Both, Effect::BlackHole);
+    let late = scene.client();
+    scene.proxy().lead_to(port);
+    drop(hole);
+    let (late_server, _) = other.accept().unwrap();
+    late_server.set_read_timeout(Some(PATIENCE)).unwrap();
+    passes(&late, &late_server);
+    passes(&client, &server);
+    assert_eq!(scene.proxy().behind(), port);
+}

@@ -1,8 +1,8 @@
-//! Kafka, one broker in KRaft mode, from the jars of Maven Central.
+//! Kafka in KRaft mode, one broker or three of which each is a controller as well, from the jars of Maven Central.
+
+pub(crate) mod metadata;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::Program;
 use super::fetch::{Fetch, advice};
 use super::java::{PLUGIN, Tools};
 use crate::interrupt::Interrupt;
-use crate::state::Folder;
+use crate::ports::listens;
+use crate::state::{Folder, Ports};
 use crate::supervisor::{Kind, Spec};
 
 const VERSION: &str = "4.3.1";
@@ -42,20 +43,40 @@ pub(crate) fn obtain(fetch: &Fetch, tools: &Tools) -> Result<PathBuf> {
     advice(gotten, "Kafka", "a Maven that reaches its repository").map(|folder| folder.join("lib"))
 }
 
-/// One broker with its ports.
-pub(crate) struct Broker {
+/// All that there can be; a run has the first one, or all of them.
+pub(crate) const BROKERS: [&str; 3] = ["kafka", "kafka-2", "kafka-3"];
+
+/// Those of a run, by its ports.
+pub(crate) fn of_run(ports: &Ports) -> Vec<&'static str> {
+    BROKERS.into_iter().filter(|name| ports.contains_key(*name)).collect()
+}
+
+pub(crate) fn bootstrap_servers(ports: &Ports) -> String {
+    let told = of_run(ports).into_iter().map(|name| format!("127.0.0.1:{}", ports[name]));
+    told.collect::<Vec<_>>().join(",")
+}
+
+/// The name of the port where a broker is controller.
+pub(crate) fn controller(broker: &str) -> String {
+    format!("{broker}-controller")
+}
+
+/// The broker with this id.
+pub(crate) fn named(id: i32) -> Option<&'static str> {
+    BROKERS.get(usize::try_from(id).ok()?.checked_sub(1)?).copied()
+}
+
+/// What the brokers of a run have in common.
+pub(crate) struct Cluster {
     pub(crate) java: Program,
     pub(crate) jars: PathBuf,
     pub(crate) folder: Folder,
-    pub(crate) listens: u16,
-    /// The port that clients are told.
-    pub(crate) port: u16,
-    pub(crate) controller: u16,
+    pub(crate) ports: Ports,
 }
 
-impl Broker {
-    fn data(&self) -> PathBuf {
-        self.folder.data().join("kafka")
+impl Cluster {
+    fn data(&self, broker: &str) -> PathBuf {
+        self.folder.data().join(broker)
     }
 
     fn flags(&self) -> Vec<String> {
@@ -71,134 +92,135 @@ impl Broker {
 
     /// Writes the settings, and formats the storage of a new folder.
     pub(crate) fn prepare(&self, interrupt: &Interrupt) -> Result<()> {
-        let data = self.data();
-        fs::create_dir_all(&data)?;
-        let file = data.join("server.properties");
-        fs::write(&file, settings(&data.join("log"), self.listens, self.port, self.controller))?;
-        if !data.join("log/meta.properties").exists() {
-            let cluster = URL_SAFE_NO_PAD.encode(crate::secrets::random::<16>()?);
-            let mut command = self.java.command();
-            command.args(self.flags()).args(["kafka.tools.StorageTool", "format", "-t"]);
-            // An id that begins with a dash would be taken for an option.
-            command.arg(cluster.replacen('-', "_", 1)).arg("-c").arg(&file);
-            interrupt.run(&command).context("format the storage of Kafka")?;
+        let mut id = None;
+        for broker in of_run(&self.ports) {
+            let data = self.data(broker);
+            fs::create_dir_all(&data)?;
+            let file = data.join("server.properties");
+            fs::write(&file, settings(&data.join("log"), broker, &self.ports))?;
+            let formatted = data.join("log/meta.properties");
+            if !formatted.exists() {
+                let id = id.clone().map_or_else(new_id, Ok)?;
+                let mut command = self.java.command();
+                command.args(self.flags()).args(["kafka.tools.StorageTool", "format", "-t"]);
+                interrupt.run(command.arg(id).arg("-c").arg(&file)).context("format the storage of Kafka")?;
+            }
+            let text = fs::read_to_string(&formatted)?;
+            id = text.lines().find_map(|line| line.strip_prefix("cluster.id=")).map(str::to_owned);
         }
         Ok(())
     }
 
-    pub(crate) fn spec(&self) -> Spec {
+    pub(crate) fn specs(&self) -> Vec<Spec> {
+        of_run(&self.ports).into_iter().map(|broker| self.spec(broker)).collect()
+    }
+
+    fn spec(&self, broker: &str) -> Spec {
         let mut arguments = self.flags();
         arguments.push("kafka.Kafka".to_owned());
-        arguments.push(self.data().join("server.properties").display().to_string());
-        let (port, listens) = (self.port, self.listens);
+        arguments.push(self.data(broker).join("server.properties").display().to_string());
+        let (listens, all) = (listens(&self.ports, broker), of_run(&self.ports).len());
         Spec {
-            name: "kafka".to_owned(),
+            name: broker.to_owned(),
             group: "kafka".to_owned(),
             kind: Kind::Server,
-            address: Some(format!("127.0.0.1:{port}")),
+            address: Some(format!("127.0.0.1:{}", self.ports.get(broker).copied().unwrap_or_default())),
             program: self.java.path.clone(),
             arguments: self.java.arguments(arguments),
             environment: self.java.environment.clone(),
-            working_folder: self.data(),
+            working_folder: self.data(broker),
             before_start: None,
-            ready: Box::new(move |_| metadata(listens).map(|()| None)),
+            ready: Box::new(move |_| in_step(listens, all).map(|()| None)),
             first_pause: Duration::from_millis(500),
             patience: Duration::from_secs(90),
         }
     }
 }
 
-fn settings(log: &Path, listens: u16, told: u16, controller: u16) -> String {
-    format!(
-        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{listens},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{told}\ncontroller.listener.names=CONTROLLER\n\
-         log.dirs={}\nauto.create.topics.enable=false\ndefault.replication.factor=1\n\
-         unclean.leader.election.enable=false\n\
-         offsets.topic.replication.factor=1\noffsets.topic.num.partitions=8\n\
-         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-         share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-         group.initial.rebalance.delay.ms=0\nlog.cleaner.dedupe.buffer.size=16777216\n",
-        log.display()
-    )
+fn new_id() -> Result<String> {
+    // An id that begins with a dash would be taken for an option.
+    Ok(URL_SAFE_NO_PAD.encode(crate::secrets::random::<16>()?).replacen('-', "_", 1))
 }
 
-/// Ready means that the broker names itself, and a controller, in an answer to Metadata (key 3, version 1).
-fn metadata(port: u16) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).context("connect")?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(&metadata_request())?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = usize::try_from(u32::from_be_bytes(length))?.min(1 << 20);
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer)?;
-    let (brokers, controller) = metadata_answer(&answer).context("not an answer of Kafka")?;
-    if brokers == 0 || controller < 0 {
-        bail!("{brokers} brokers, controller {controller}");
+/// Ready means that the broker names all brokers, itself among them, and a controller, and misses no replica.
+fn in_step(port: u16, all: usize) -> Result<()> {
+    let metadata = metadata::ask(port)?;
+    if metadata.brokers.len() < all || metadata.controller < 0 {
+        bail!("{} of {all} brokers, controller {}", metadata.brokers.len(), metadata.controller);
+    }
+    let behind = metadata.partitions.iter().filter(|it| it.in_sync < it.replicas).count();
+    if behind > 0 {
+        bail!("{behind} partitions have replicas that are behind");
     }
     Ok(())
 }
 
-fn metadata_request() -> Vec<u8> {
-    let client = b"xtask";
-    let mut body = vec![0, 3, 0, 1, 0, 0, 0, 1, 0, 5];
-    body.extend(client);
-    // No topic at all.
-    body.extend([0, 0, 0, 0]);
-    let mut request = u32::try_from(body.len()).unwrap_or(0).to_be_bytes().to_vec();
-    request.extend(body);
-    request
-}
-
-/// How many brokers, and which one is the controller.
-fn metadata_answer(bytes: &[u8]) -> Option<(i32, i32)> {
-    fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-        let (head, tail) = rest.split_at_checked(count)?;
-        *rest = tail;
-        Some(head)
-    }
-    fn number(rest: &mut &[u8]) -> Option<i32> {
-        Some(i32::from_be_bytes(take(rest, 4)?.try_into().ok()?))
-    }
-    fn text(rest: &mut &[u8]) -> Option<()> {
-        let length = i16::from_be_bytes(take(rest, 2)?.try_into().ok()?);
-        take(rest, usize::try_from(length).unwrap_or(0)).map(drop)
-    }
-    let mut rest = bytes;
-    let _correlation = number(&mut rest)?;
-    let brokers = number(&mut rest)?;
-    for _ in 0..brokers {
-        let _node = number(&mut rest)?;
-        text(&mut rest)?;
-        let _port = number(&mut rest)?;
-        text(&mut rest)?;
-    }
-    Some((brokers, number(&mut rest)?))
+/// A lone broker keeps what it has; of three, two must have what is acknowledged.
+fn settings(log: &Path, broker: &str, ports: &Ports) -> String {
+    let port = |name: &str| ports.get(name).copied().unwrap_or_default();
+    let brokers = of_run(ports);
+    let ids = || (1..).zip(&brokers);
+    let id = ids().find(|(_, name)| **name == broker).map_or(1, |(id, _)| id);
+    let voters: Vec<String> =
+        ids().map(|(id, name)| format!("{id}@127.0.0.1:{}", port(&controller(name)))).collect();
+    let (replicas, in_sync) = if brokers.len() > 1 { (brokers.len(), 2) } else { (1, 1) };
+    format!(
+        "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={}\n\
+         listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{}\ncontroller.listener.names=CONTROLLER\n\
+         log.dirs={}\nauto.create.topics.enable=false\ndefault.replication.factor={replicas}\n\
+         min.insync.replicas={in_sync}\nunclean.leader.election.enable=false\n\
+         offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=8\n\
+         transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\n\
+         share.coordinator.state.topic.replication.factor={replicas}\n\
+         share.coordinator.state.topic.min.isr={in_sync}\n\
+         group.initial.rebalance.delay.ms=0\nlog.cleaner.dedupe.buffer.size=16777216\n",
+        voters.join(","),
+        listens(ports, broker),
+        port(&controller(broker)),
+        port(broker),
+        log.display()
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn metadata_is_understood() {
-        let mut answer = vec![0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 9];
-        answer.extend(b"127.0.0.1");
-        answer.extend([0, 0, 0x23, 0x84, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(metadata_answer(&answer), Some((1, 1)));
-        assert_eq!(metadata_answer(&answer[..12]), None);
-        assert_eq!(metadata_request().len(), 4 + 10 + 5 + 4);
+    fn ports(all: &[(&str, u16)]) -> Ports {
+        all.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect()
     }
 
     #[test]
     fn behind_a_proxy_clients_are_told_its_port() {
-        let settings = settings(Path::new("/log"), 2, 1, 3);
-        assert!(
-            settings.contains("\nlisteners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:3\n"),
-            "{settings}"
-        );
-        assert!(settings.contains("\nadvertised.listeners=PLAINTEXT://127.0.0.1:1\n"), "{settings}");
+        let ports = ports(&[("kafka", 1), ("kafka-behind", 2), ("kafka-controller", 3)]);
+        let settings = settings(Path::new("/log"), "kafka", &ports);
+        for line in [
+            "listeners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:3",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:1",
+            "default.replication.factor=1",
+            "min.insync.replicas=1",
+        ] {
+            assert!(settings.lines().any(|it| it == line), "{line} in {settings}");
+        }
+    }
+
+    #[test]
+    fn of_three_brokers_two_must_have_it() {
+        let three = [("kafka", 1), ("kafka-2", 2), ("kafka-3", 3)];
+        let controllers = [("kafka-controller", 11), ("kafka-2-controller", 12), ("kafka-3-controller", 13)];
+        let ports = ports(&[three, controllers].concat());
+        let settings = settings(Path::new("/log"), "kafka-2", &ports);
+        for line in [
+            "node.id=2",
+            "controller.quorum.voters=1@127.0.0.1:11,2@127.0.0.1:12,3@127.0.0.1:13",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:2",
+            "default.replication.factor=3",
+            "min.insync.replicas=2",
+            "unclean.leader.election.enable=false",
+        ] {
+            assert!(settings.lines().any(|it| it == line), "{line} in {settings}");
+        }
+        assert_eq!([named(0), named(2), named(4)], [None, Some("kafka-2"), None]);
     }
 }

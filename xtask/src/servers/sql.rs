@@ -1,6 +1,8 @@
 //! MariaDB (the default) or MySQL. The user of the services is made by the server itself, from its init file, before
 //! it takes the first connection; no client program is needed.
 
+pub(crate) mod replication;
+
 use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,6 +19,9 @@ use crate::state::{Folder, write_atomically};
 use crate::supervisor::{Kind, Spec};
 
 pub(crate) const USER: &str = "firstcome";
+/// In an unpacked package.
+const MARIADBD: &str = "usr/sbin/mariadbd";
+const MYSQLD: &str = "usr/sbin/mysqld";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -49,6 +54,19 @@ impl Engine {
     }
 }
 
+/// One server with data of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Of its process and its data folder.
+    pub(crate) name: String,
+    /// Where it listens.
+    pub(crate) port: u16,
+    /// The port that others are told.
+    pub(crate) told: u16,
+    /// Its id among those that follow each other; none of a single server.
+    pub(crate) replicated: Option<u32>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
     engine: Engine,
@@ -74,8 +92,8 @@ fn mariadb(fetch: &Fetch) -> Result<Installed> {
     }
     let gotten = fetch.folder("mariadb", "MariaDB", |folder, step| {
         unpack(fetch, Release::Host, &["mariadb-server-core", "mariadb-client-core"], folder, step)?;
-        let version =
-            fetch.interrupt.run(unpacked_mariadb(folder).command().args(["--no-defaults", "--version"]))?;
+        let server = unpacked_mariadb(folder, MARIADBD);
+        let version = fetch.interrupt.run(server.command().args(["--no-defaults", "--version"]))?;
         match version_in(&version.replace("mariadbd", "")) {
             // The path in the answer may hold digits; what matters is that it runs.
             Some(_) => Ok(()),
@@ -87,12 +105,12 @@ fn mariadb(fetch: &Fetch) -> Result<Installed> {
         "MariaDB",
         "Debian, Ubuntu: apt install mariadb-server-core mariadb-client-core; 10.11 or newer",
     )?;
-    Ok(Installed { engine, server: unpacked_mariadb(&root), root: Some(root) })
+    Ok(Installed { engine, server: unpacked_mariadb(&root, MARIADBD), root: Some(root) })
 }
 
-fn unpacked_mariadb(root: &Path) -> Program {
+fn unpacked_mariadb(root: &Path, program: &str) -> Program {
     let environment = vec![("LD_LIBRARY_PATH".to_owned(), library_path(root))];
-    Program { path: root.join("usr/sbin/mariadbd"), leading: Vec::new(), environment }
+    Program { path: root.join(program), leading: Vec::new(), environment }
 }
 
 fn mysql(fetch: &Fetch) -> Result<Installed> {
@@ -105,23 +123,26 @@ fn mysql(fetch: &Fetch) -> Result<Installed> {
             return Ok(Installed { engine, server: Program::found(path), root: None });
         }
     }
-    let gotten = fetch.folder("mysql", "MySQL", |folder, step| {
+    let gotten = fetch.folder("mysql-with-client", "MySQL", |folder, step| {
         // Debian carries MySQL in unstable only; Ubuntu in its releases.
-        let packages: [(Release, &str); 3] = [
-            (Release::Other { debian: Some("sid"), ubuntu: None }, "mysql-server-core"),
-            (Release::Host, "mysql-server-core-8.4"),
-            (Release::Host, "mysql-server-core-8.0"),
+        let packages: [(Release, [&str; 2]); 3] = [
+            (
+                Release::Other { debian: Some("sid"), ubuntu: None },
+                ["mysql-server-core", "mysql-client-core"],
+            ),
+            (Release::Host, ["mysql-server-core-8.4", "mysql-client-core-8.4"]),
+            (Release::Host, ["mysql-server-core-8.0", "mysql-client-core-8.0"]),
         ];
         let mut last = None;
-        for (release, package) in packages {
-            match unpack(fetch, release, &[package], folder, step) {
+        for (release, packages) in packages {
+            match unpack(fetch, release, &packages, folder, step) {
                 Ok(()) => {
                     if matches!(release, Release::Other { .. }) {
                         fs::write(folder.join("own-libc"), "")?;
                     }
-                    fetch
-                        .interrupt
-                        .run(unpacked_mysql(folder)?.command().args(["--no-defaults", "--version"]))?;
+                    fetch.interrupt.run(
+                        unpacked_mysql(folder, MYSQLD)?.command().args(["--no-defaults", "--version"]),
+                    )?;
                     return Ok(());
                 }
                 Err(error) => last = last.or(Some(error)),
@@ -131,15 +152,15 @@ fn mysql(fetch: &Fetch) -> Result<Installed> {
         Err(last.context("no package")?)
     });
     let root = advice(gotten, "MySQL", "a mysqld 8.0 or newer on PATH, or leave out --mysql")?;
-    Ok(Installed { engine, server: unpacked_mysql(&root)?, root: Some(root) })
+    Ok(Installed { engine, server: unpacked_mysql(&root, MYSQLD)?, root: Some(root) })
 }
 
 /// A package of another release runs on that release's C library, through its own loader.
-fn unpacked_mysql(root: &Path) -> Result<Program> {
-    let server = root.join("usr/sbin/mysqld");
+fn unpacked_mysql(root: &Path, program: &str) -> Result<Program> {
+    let program = root.join(program);
     if !root.join("own-libc").exists() {
         let environment = vec![("LD_LIBRARY_PATH".to_owned(), library_path(root))];
-        return Ok(Program { path: server, leading: Vec::new(), environment });
+        return Ok(Program { path: program, leading: Vec::new(), environment });
     }
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
     let loader = ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"]
@@ -150,7 +171,7 @@ fn unpacked_mysql(root: &Path) -> Result<Program> {
         })
         .find(|path| path.is_file())
         .context("the package brings no loader")?;
-    let leading = vec!["--library-path".to_owned(), library_path(root), server.display().to_string()];
+    let leading = vec!["--library-path".to_owned(), library_path(root), program.display().to_string()];
     Ok(Program { path: loader, leading, environment: Vec::new() })
 }
 
@@ -160,17 +181,17 @@ impl Installed {
     }
 
     /// Makes the data folder when there is none, in one step.
-    pub(crate) fn prepare(&self, folder: &Folder, password: &str, interrupt: &Interrupt) -> Result<()> {
-        let data = folder.data().join(self.engine.name());
+    pub(crate) fn prepare(&self, folder: &Folder, server: &str, interrupt: &Interrupt) -> Result<()> {
+        let data = folder.data().join(server);
         if !data.is_dir() {
-            let partial = folder.data().join(format!("{}.partial", self.engine.name()));
+            let partial = folder.data().join(format!("{server}.partial"));
             if partial.exists() {
                 fs::remove_dir_all(&partial)?;
             }
             self.initialise(&partial, interrupt).context("make the data folder")?;
             fs::rename(&partial, &data)?;
         }
-        at_start(folder, password, &[])
+        Ok(())
     }
 
     fn initialise(&self, data: &Path, interrupt: &Interrupt) -> Result<()> {
@@ -219,15 +240,15 @@ impl Installed {
         }
     }
 
-    /// Others are told the port `told`.
-    pub(crate) fn spec(&self, folder: &Folder, port: u16, told: u16) -> Spec {
-        let data = folder.data().join(self.engine.name());
+    pub(crate) fn spec(&self, folder: &Folder, server: &Server) -> Spec {
+        let Server { name, port, told, replicated } = server.clone();
+        let data = folder.data().join(&name);
         let mut arguments = vec!["--no-defaults".to_owned()];
         arguments.extend(self.folders());
         arguments.extend([
             format!("--datadir={}", data.display()),
             format!("--port={port}"),
-            format!("--init-file={}", init_file(folder).display()),
+            format!("--init-file={}", init_file(folder, &name).display()),
         ]);
         // A relative socket lies in the data folder, however deep that is.
         let shared = ["--bind-address=127.0.0.1", "--socket=mysqld.sock", "--skip-name-resolve"];
@@ -236,12 +257,13 @@ impl Installed {
             ["--character-set-server=utf8mb4", "--max-connections=500", "--default-time-zone=+00:00"];
         arguments.extend(shared.map(str::to_owned));
         if self.engine == Engine::MySql {
-            let own = ["--secure-file-priv=", "--mysqlx=OFF", "--skip-log-bin", "--pid-file=mysqld.pid"];
+            let own = ["--secure-file-priv=", "--mysqlx=OFF", "--pid-file=mysqld.pid"];
             arguments.extend(own.map(str::to_owned));
         }
+        arguments.extend(replication::arguments(self.engine, replicated));
         arguments.extend(as_root());
         Spec {
-            name: self.engine.name().to_owned(),
+            name,
             group: self.engine.name().to_owned(),
             kind: Kind::Server,
             address: Some(format!("127.0.0.1:{told}")),
@@ -265,19 +287,21 @@ fn as_root() -> Option<String> {
 }
 
 /// Has the server execute these, too, at each start from now on.
-pub(crate) fn at_start(folder: &Folder, password: &str, statements: &[String]) -> Result<()> {
+pub(crate) fn at_start(folder: &Folder, server: &str, password: &str, statements: &[String]) -> Result<()> {
     let all = init_sql(password) + &statements.iter().map(|it| format!("{it}\n")).collect::<String>();
-    write_atomically(&init_file(folder), all.as_bytes())
+    write_atomically(&init_file(folder, server), all.as_bytes())
 }
 
-fn init_file(folder: &Folder) -> PathBuf {
-    folder.secret("init.sql")
+fn init_file(folder: &Folder, server: &str) -> PathBuf {
+    folder.secret(&format!("{server}.sql"))
 }
 
 /// Run at each start. One statement a line: MySQL's reader of init files is line by line.
 fn init_sql(password: &str) -> String {
     let user = format!("'{USER}'@'127.0.0.1'");
     [
+        // Each server does this by itself.
+        "SET SESSION sql_log_bin = 0;".to_owned(),
         format!("CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{password}';"),
         format!("ALTER USER {user} IDENTIFIED BY '{password}';"),
         format!("GRANT ALL PRIVILEGES ON `firstcome\\_%`.* TO {user};"),

@@ -71,6 +71,7 @@ mod tests {
             well_known_ports: false,
             trace_ui: false,
             proxied: false,
+            replicated: false,
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let start = |name: &'static str, kind: Kind, at_the_end: &str| {

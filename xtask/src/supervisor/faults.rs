@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::{Child, Comeback, Supervisor};
 
-/// From SIGKILL until nothing is left of a process, its connections included.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// From the signal until nothing is left of a process, its connections included.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Supervisor {
     /// SIGKILL: the child stays wanted and comes back.
@@ -21,12 +21,12 @@ impl Supervisor {
 
     /// SIGKILL; the child comes back when what is returned is dropped, and then at once.
     pub(crate) fn kill_and_hold(&self, child: &Arc<Child>) -> Result<Held> {
-        child.lock().comeback = Comeback::Held;
-        // From here on, an error releases it.
-        let held = Held { child: child.clone() };
-        let pid = self.kill(child)?;
-        child.wait_gone(pid)?;
-        Ok(held)
+        end_and_hold(child, Signal::SIGKILL)
+    }
+
+    /// The same in order.
+    pub(crate) fn stop_and_hold(&self, child: &Arc<Child>) -> Result<Held> {
+        end_and_hold(child, Signal::SIGTERM)
     }
 
     /// SIGSTOP; the child goes on when what is returned is dropped.
@@ -43,6 +43,16 @@ impl Supervisor {
     }
 }
 
+fn end_and_hold(child: &Arc<Child>, signal: Signal) -> Result<Held> {
+    child.lock().comeback = Comeback::Held;
+    // From here on, an error releases it.
+    let held = Held { child: child.clone() };
+    let pid = child.pid()?;
+    child.signal(signal);
+    child.wait_gone(pid)?;
+    Ok(held)
+}
+
 impl Child {
     pub(crate) fn pid(&self) -> Result<i32> {
         self.status().pid.with_context(|| format!("{} does not run", self.spec.name))
@@ -57,7 +67,7 @@ impl Child {
                 return Ok(());
             }
             if begun.elapsed() > GONE_WITHIN {
-                bail!("{} (pid {pid}) is not gone {GONE_WITHIN:?} after it was killed", self.spec.name);
+                bail!("{} (pid {pid}) is not gone {GONE_WITHIN:?} after it was told to end", self.spec.name);
             }
             std::thread::sleep(Duration::from_millis(2));
         }

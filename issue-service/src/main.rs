@@ -37,10 +37,8 @@ const SETTINGS: &str = "issue-service";
 /// The name of one that only writes: it answers no requests, so nobody must find it as the issue service.
 const CONSUMER: &str = "issue-consumer";
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    #[cfg(feature = "fault-injection")]
-    issue_service::failpoint::watch();
     let bootstrap = Bootstrap { settings_of: Some(SETTINGS), ..Bootstrap::from_env(arguments.instance) };
     match arguments.role {
         Role::Serve => platform::lifecycle::run(SETTINGS, bootstrap, app::serve),

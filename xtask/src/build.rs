@@ -16,6 +16,10 @@ use crate::tools;
 pub(crate) const PACKAGES: [&str; 6] =
     ["config-server", "user-service", "coupon-service", "issue-service", "gateway", "couponctl"];
 
+const ISSUE_SERVICE: &str = "issue-service";
+/// The same with failpoints and removable guards: a program of its own beside the real one.
+const ISSUE_SERVICE_WITH_FAULTS: &str = "issue-service-faults";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     Release,
@@ -26,6 +30,8 @@ pub(crate) enum Profile {
 pub(crate) struct Binaries {
     paths: BTreeMap<String, PathBuf>,
     commit: Option<String>,
+    /// The issue service is the one with failpoints and removable guards.
+    pub(crate) with_faults: bool,
 }
 
 impl Binaries {
@@ -65,13 +71,23 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// The binaries of a running stack.
-pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
+/// The binaries of a running stack. `with_faults`: the issue service is the one with failpoints and removable guards.
+pub(crate) fn build(
+    profile: Profile,
+    with_faults: bool,
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Binaries> {
     let mut command = cargo();
     command.args(["build", "--message-format=json-render-diagnostics"]);
     for package in PACKAGES {
         // The binary of the same name; a package may have tools besides.
-        command.args(["--package", package, "--bin", package]);
+        let binary =
+            if with_faults && package == ISSUE_SERVICE { ISSUE_SERVICE_WITH_FAULTS } else { package };
+        command.args(["--package", package, "--bin", binary]);
+    }
+    if with_faults {
+        command.arg(format!("--features={ISSUE_SERVICE}/fault-injection"));
     }
     if profile == Profile::Release {
         command.arg("--release");
@@ -81,11 +97,16 @@ pub(crate) fn build(profile: Profile, interrupt: &Interrupt, progress: &Progress
         Profile::Release => "release binaries",
         Profile::Debug => "debug binaries",
     };
-    let built = run(&command, total, text, interrupt, progress)?;
-    for package in PACKAGES {
-        built.binaries.path(package)?;
+    let mut binaries = run(&command, total, text, interrupt, progress)?.binaries;
+    if with_faults {
+        let path = binaries.path(ISSUE_SERVICE_WITH_FAULTS)?.to_owned();
+        binaries.paths.insert(ISSUE_SERVICE.to_owned(), path);
+        binaries.with_faults = true;
     }
-    Ok(built.binaries)
+    for package in PACKAGES {
+        binaries.path(package)?;
+    }
+    Ok(binaries)
 }
 
 /// The service that is measured, and what measures it.

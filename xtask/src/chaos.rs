@@ -7,7 +7,9 @@
 mod check;
 mod control;
 mod crowd;
+mod failpoint;
 mod faults;
+mod guards;
 mod live;
 mod metrics;
 mod random;
@@ -60,7 +62,10 @@ const INTERRUPTED: u8 = 130;
 const DOCUMENT: &str = "docs/reliability.md";
 
 pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
-    let scenarios = scenario::chosen(&arguments.scenarios, arguments.ci)?;
+    let mut scenarios = scenario::chosen(&arguments.scenarios, arguments.ci)?;
+    if arguments.controls && arguments.scenarios.is_empty() {
+        scenarios.clear();
+    }
     if arguments.list {
         println!("{}", scenario::list());
         return Ok(ExitCode::SUCCESS);
@@ -80,8 +85,8 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     let mut outcome = Ok(());
     for replicated in [false, true] {
         let part: Vec<_> = scenarios.iter().copied().filter(|it| it.replicated == replicated).collect();
-        let soak = !replicated && soaks(arguments);
-        if outcome.is_ok() && (soak || !part.is_empty()) {
+        let more = !replicated && wants_more(arguments);
+        if outcome.is_ok() && (more || !part.is_empty()) {
             let place = Place { folder: &folder, file: &file, replicated };
             outcome = on_a_stack(&place, arguments, &part, &mut results, (&interrupt, &progress));
         }
@@ -95,9 +100,10 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     }
 }
 
-fn soaks(arguments: &Chaos) -> bool {
-    let named = arguments.scenarios.iter().any(|name| name == SOAK);
-    named || (arguments.scenarios.is_empty() && !arguments.ci)
+/// Whether something is wanted that only the stack with one broker and one database does.
+fn wants_more(arguments: &Chaos) -> bool {
+    let guards = guards::ALL.iter().map(|guard| guard.fault.name);
+    arguments.controls || guards.chain([SOAK]).any(|name| arguments.wants(name))
 }
 
 struct Place<'a> {
@@ -187,7 +193,7 @@ fn run(
     results: &mut Option<Results>,
 ) -> Result<()> {
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
-    up::start(stack, arguments.mysql, true, profile)?;
+    up::start(stack, arguments.mysql, true, profile, true)?;
     stack.set_phase(Phase::Ready);
     stack.check_proxied()?;
     let stage = Stage::new(stack, arguments.rate)?;
@@ -207,8 +213,11 @@ fn run(
     };
     let mut run = Run { stage: &stage, arguments, file, results, begun: Instant::now() };
     run.controls()?;
+    if !stack.is_replicated() {
+        run.guards()?;
+    }
     run.rounds(scenarios)?;
-    if !stack.is_replicated() && soaks(arguments) {
+    if !stack.is_replicated() && arguments.wants(SOAK) {
         run.soak()?;
     }
     Ok(())
@@ -233,6 +242,25 @@ impl Run<'_> {
             self.results.controls = control::run(self.stage, &step)?;
             let found = self.results.controls.iter().filter(|control| control.found).count();
             step.done(&format!("{found} of {} faults found", self.results.controls.len()));
+            self.results.write(self.file)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out those that the file lacks.
+    fn guards(&mut self) -> Result<()> {
+        for guard in guards::ALL {
+            let name = guard.fault.name;
+            let wanted = self.arguments.controls || self.arguments.wants(name);
+            if !wanted || self.results.guards.iter().any(|it| it.control == name) {
+                continue;
+            }
+            let step = self.progress().step(name);
+            let removal = guards::take_out(self.stage, guard, self.arguments.seed, &step)
+                .with_context(|| name.to_owned())?;
+            let found = removal.found.clone().unwrap_or_else(|| "it was not found".to_owned());
+            step.done(&format!("{found} (round {})", removal.seeds.len()));
+            self.results.guards.push(removal);
             self.results.write(self.file)?;
         }
         Ok(())

@@ -204,6 +204,9 @@ pub(crate) struct Chaos {
     /// One round of each scenario that is marked for it, ten minutes at most
     #[arg(long, conflicts_with_all = ["scenarios", "rounds", "resume", "publish"])]
     pub(crate) ci: bool,
+    /// Only the controls: guards are taken out of the services, and what breaks has to be found
+    #[arg(long, conflicts_with = "ci")]
+    pub(crate) controls: bool,
     /// Write the tables into docs/reliability.md, too
     #[arg(long)]
     pub(crate) publish: bool,
@@ -216,6 +219,14 @@ pub(crate) struct Chaos {
     /// Folder of the run: chaos.json, data, logs [default: target/chaos]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
+}
+
+impl Chaos {
+    /// What is not in the list of scenarios belongs to a run of everything, or is chosen by its name.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        let everything = self.scenarios.is_empty() && !self.ci && !self.controls;
+        everything || self.scenarios.iter().any(|it| it == name)
+    }
 }
 
 /// The package whose tests need the whole stack.
@@ -325,6 +336,17 @@ mod tests {
         for arguments in [&["--quick"][..], &["--servers-only"], &["-p", "gateway"]] {
             assert!(!end_to_end(arguments), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn everything_has_its_controls_and_its_soak() {
+        let wants = |arguments: &[&str]| {
+            let cli = Cli::parse_from(["xtask", "chaos"].iter().chain(arguments));
+            let Command::Chaos(chaos) = cli.command else { panic!("not chaos") };
+            chaos.wants("soak")
+        };
+        assert!(wants(&[]) && wants(&["--scenario", "soak"]) && wants(&["--controls", "--scenario", "soak"]));
+        assert!(!wants(&["--ci"]) && !wants(&["--controls"]) && !wants(&["--scenario", "kafka-kill"]));
     }
 
     #[test]

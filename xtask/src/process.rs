@@ -46,6 +46,11 @@ impl Record {
     }
 }
 
+/// Whether a process stands still by SIGSTOP.
+pub(crate) fn stands_still(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == 'T')
+}
+
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -182,6 +187,27 @@ mod tests {
         let line = "7 (a b) c) S 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4242 1000 1";
         assert_eq!(parse_stat(line), Some(('S', 4242)));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn what_is_stopped_stands_still_until_it_goes_on() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let until = |still: bool| {
+            let begun = Instant::now();
+            while stands_still(pid) != still {
+                assert!(begun.elapsed() < Duration::from_secs(10), "not within ten seconds");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        until(false);
+        signal_process(pid, Signal::SIGSTOP);
+        until(true);
+        signal_process(pid, Signal::SIGCONT);
+        until(false);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!stands_still(pid));
     }
 
     #[test]

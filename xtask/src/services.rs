@@ -148,6 +148,10 @@ impl Service {
         if let Some(commit) = binaries.commit() {
             environment.push(("FIRSTCOME_GIT_COMMIT".to_owned(), commit.to_owned()));
         }
+        if binaries.with_faults && self.binary == "issue-service" {
+            let failpoint = folder.failpoint(name).display().to_string();
+            environment.push(("FIRSTCOME_FAILPOINT".to_owned(), failpoint));
+        }
         if self.group == CONFIG_SERVER {
             arguments.extend([
                 "--repository".to_owned(),

@@ -57,6 +57,11 @@ impl Folder {
         self.run().join(format!("{name}.pid"))
     }
 
+    /// By which a process is told where to die.
+    pub(crate) fn failpoint(&self, name: &str) -> PathBuf {
+        self.run().join(format!("{name}.failpoint"))
+    }
+
     pub(crate) fn lock_file(&self) -> PathBuf {
         self.run().join("lock")
     }

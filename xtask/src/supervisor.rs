@@ -84,6 +84,8 @@ pub(crate) struct Status {
     running: bool,
     /// Ends before it was ready, since it was told to start.
     failed_starts: u32,
+    /// Variables besides those of [`Spec`].
+    more_environment: Vec<(String, String)>,
 }
 
 /// When a child that ended is started again.
@@ -294,6 +296,7 @@ impl Supervisor {
         }
         command
             .envs(spec.environment.iter().cloned())
+            .envs(child.status().more_environment)
             .current_dir(&spec.working_folder)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -68,7 +68,7 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
 }
 
 fn run(stack: &Arc<Stack>, arguments: &Up) -> Result<ExitCode> {
-    start(stack, arguments.mysql, !arguments.servers_only, profile(arguments))?;
+    start(stack, arguments.mysql, !arguments.servers_only, profile(arguments), false)?;
     stack.set_phase(Phase::Ready);
     // Behind --detach this would go to a log, where credentials have no place: there the caller prints it.
     if !arguments.supervise {
@@ -101,13 +101,20 @@ fn profile(arguments: &Up) -> Profile {
 }
 
 /// Builds and gets side by side, then starts.
-pub(crate) fn start(stack: &Arc<Stack>, mysql: bool, with_services: bool, profile: Profile) -> Result<()> {
+pub(crate) fn start(
+    stack: &Arc<Stack>,
+    mysql: bool,
+    with_services: bool,
+    profile: Profile,
+    with_faults: bool,
+) -> Result<()> {
     let (interrupt, progress) = (&stack.interrupt, &stack.progress);
     if with_services {
         tools::for_builds(interrupt, progress)?;
     }
     let binaries = std::thread::scope(|scope| -> Result<Option<Binaries>> {
-        let building = with_services.then(|| scope.spawn(|| build::build(profile, interrupt, progress)));
+        let building =
+            with_services.then(|| scope.spawn(|| build::build(profile, with_faults, interrupt, progress)));
         let started = obtain(stack, mysql).and_then(|programs| stack.start_servers(&programs));
         if started.is_err() && !interrupt.requested() {
             // The other half need not go on; its own error matters less.
@@ -138,7 +145,7 @@ fn detach(arguments: &Up, interrupt: &Interrupt, progress: &Progress) -> Result<
     }
     if !arguments.servers_only {
         tools::for_builds(interrupt, progress)?;
-        build::build(profile(arguments), interrupt, progress)?;
+        build::build(profile(arguments), false, interrupt, progress)?;
     }
     let log_path = folder.log("xtask");
     let log = File::create(&log_path)?;

@@ -15,7 +15,7 @@ use super::receipt::{Receipt, Status};
 use crate::app::AppState;
 use crate::claim::{self, Outcome};
 use crate::error;
-use crate::failpoint::{Point, reach};
+use crate::failpoint::{Point, reach, under_way};
 use crate::ids::{CouponId, MAX_ID, UserId};
 use crate::store;
 
@@ -49,6 +49,7 @@ pub async fn claim(
     Json(claim): Json<Claim>,
 ) -> Result<Response, Problem> {
     let (coupon, user) = (coupon_id(claim.coupon_id)?, user_id(&identity)?);
+    let _under_way = under_way();
     let outcome = state.claims.claim(coupon, user).await;
     reach(Point::BeforeAnswer);
     metrics::counter!("firstcome_claims_total", "outcome" => name(outcome)).increment(1);

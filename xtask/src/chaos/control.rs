@@ -91,6 +91,12 @@ fn forge(folder: &Path, coupon: u64) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Lets the database go back to where nothing of the log had been written: consumers write it all again.
+pub(crate) fn empty_index(stage: &Stage) -> Result<()> {
+    let tables = ["coupon_issues", "issue_coupons", "ledger_digests", "ledger_watermarks"];
+    at_restart(stage, &tables.map(|table| format!("TRUNCATE TABLE firstcome_issues.{table};")))
+}
+
 /// Has the database execute statements, by way of a restart: so it takes no client of it.
 fn at_restart(stage: &Stage, statements: &[String]) -> Result<()> {
     let stack = &stage.stack;

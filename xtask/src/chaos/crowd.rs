@@ -20,7 +20,7 @@ const TIMES: u64 = 5;
 const STOCK: u64 = 65;
 /// For what becomes of a claim that was answered PENDING.
 const FOLLOW: &str = "30s";
-/// Of those who ask once. What waits holds its connection.
+/// Of those who ask once, and when some ask meanwhile. What waits holds its connection.
 const CONNECTIONS: &str = "900";
 /// When all ask once more, they do it as quickly as they are answered.
 const ONCE_MORE_CONNECTIONS: &str = "32";
@@ -83,6 +83,11 @@ impl Crowd {
         PARTS.map(|part| self.file(&format!("{part}.ndjson"))).to_vec()
     }
 
+    /// That of those who asked again while it went on, if anybody did.
+    pub(crate) fn meanwhile(&self) -> Option<PathBuf> {
+        Some(self.file(&format!("{MEANWHILE}.ndjson"))).filter(|path| path.exists())
+    }
+
     /// All of them claim, while `meanwhile` goes on.
     pub(crate) fn claim<T>(
         &self,
@@ -123,6 +128,30 @@ impl Crowd {
         arguments
     }
 
+    /// Some of those who claim once ask again while the sale goes on, and `meanwhile` sees their answers. `of`: which of
+    /// them, in percent, in the order in which they come.
+    pub(crate) fn ask_meanwhile<T>(
+        &self,
+        coupon: u64,
+        couponctl: &Couponctl,
+        of: std::ops::Range<usize>,
+        meanwhile: impl FnOnce(&Live) -> Result<T>,
+    ) -> Result<T> {
+        let tokens = fs::read_to_string(self.tokens(ONCE_EACH))?;
+        let path = self.tokens(MEANWHILE);
+        crate::state::write_atomically(&path, some_of(&tokens, of).as_bytes())?;
+        let mut arguments = self.common(MEANWHILE, &path, coupon);
+        arguments.extend(["--connections", CONNECTIONS].map(str::to_owned));
+        let live = Live::follow(vec![self.file(&format!("{MEANWHILE}.ndjson"))])?;
+        std::thread::scope(|scope| {
+            let load =
+                scope.spawn(|| couponctl.load(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+            let result = meanwhile(&live);
+            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            result
+        })
+    }
+
     /// Everybody asks once more, and again if it has to be; the record of it.
     pub(crate) fn ask_again(&self, coupon: u64, couponctl: &Couponctl, pass: u32) -> Result<PathBuf> {
         let name = format!("again-{pass}");
@@ -143,11 +172,29 @@ impl Crowd {
 
 const ONCE_EACH: &str = "once";
 const TWICE: &str = "twice";
+const MEANWHILE: &str = "meanwhile";
 const PARTS: [&str; 3] = [ONCE_EACH, TWICE, "again-and-again"];
+
+/// The header, and the lines from one share to another, in percent.
+fn some_of(tokens: &str, of: std::ops::Range<usize>) -> String {
+    let lines: Vec<&str> = tokens.lines().collect();
+    let Some((header, users)) = lines.split_first() else { return String::new() };
+    let at = |percent: usize| users.len() * percent.min(100) / 100;
+    let users = users.get(at(of.start)..at(of.end)).unwrap_or_default();
+    std::iter::once(header).chain(users).map(|line| format!("{line}\n")).collect()
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_users_ask_again() {
+        let tokens = "user,token\n1,a\n2,b\n3,c\n4,d\n5,e\n";
+        assert_eq!(some_of(tokens, 40..80), "user,token\n3,c\n4,d\n");
+        assert_eq!(some_of(tokens, 0..100), tokens);
+        assert_eq!(some_of("user,token\n", 0..50), "user,token\n");
+    }
 
     #[test]
     fn a_thousand_claims_a_second() {

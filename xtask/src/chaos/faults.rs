@@ -6,9 +6,11 @@
 pub(crate) mod consul;
 pub(crate) mod coupons;
 pub(crate) mod failover;
+pub(crate) mod failpoints;
 pub(crate) mod kafka;
 pub(crate) mod links;
 pub(crate) mod mysql;
 pub(crate) mod redis;
 pub(crate) mod restored;
 pub(crate) mod services;
+pub(crate) mod unguarded;

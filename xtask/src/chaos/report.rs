@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::guards::Removal;
 use super::results::Results;
 use super::summary::{Pooled, Summary};
 use crate::bench::short;
@@ -93,6 +94,21 @@ fn answers(summaries: &[Summary]) -> Sheet {
     Sheet { header, rows: summaries.iter().map(row).collect() }
 }
 
+/// Guards that were taken out of the services.
+fn guards(results: &Results) -> Sheet {
+    let header =
+        vec!["control", "without the guard", "fault", "found in round", "its seed", "what was found"];
+    let row = |it: &Removal| {
+        let (round, seed) = match (&it.found, it.seeds.last()) {
+            (Some(_), Some(seed)) => (it.seeds.len().to_string(), seed.to_string()),
+            _ => (format!("none of {}", it.seeds.len()), "–".to_owned()),
+        };
+        let found = it.found.clone().unwrap_or_else(|| "–".to_owned());
+        vec![it.control.clone(), it.without.clone(), it.fault.clone(), round, seed, found]
+    };
+    Sheet { header, rows: results.guards.iter().map(row).collect() }
+}
+
 fn some(figure: Option<u64>) -> String {
     figure.map_or_else(|| "–".to_owned(), |figure| figure.to_string())
 }
@@ -110,6 +126,9 @@ fn percent(share: f64) -> String {
 /// What the rounds together bound, in a sentence.
 fn pooled(summaries: &[Summary]) -> String {
     let all = Pooled::of(summaries);
+    if all.rounds == 0 {
+        return "No round counts yet.".to_owned();
+    }
     format!(
         "All {} rounds together: {} broke a promise, so a round of this mixture breaks one with a probability of at \
          most {}; of {} users who were told ISSUED {} lost it, so a promise is lost with a probability of at most {}, \
@@ -129,34 +148,47 @@ fn controls(results: &Results) -> String {
     format!("Negative controls: {found} of {} faults found ({}).", what.len(), what.join("; "))
 }
 
+fn sheets(results: &Results) -> [Sheet; 3] {
+    let summaries = results.summaries();
+    [promises(&summaries), answers(&summaries), guards(results)]
+}
+
 /// For a terminal.
 pub(crate) fn tables(results: &Results) -> String {
-    let summaries = results.summaries();
-    let shown = [promises(&summaries), answers(&summaries)].map(|sheet| {
+    let shown = sheets(results).into_iter().filter(|sheet| !sheet.rows.is_empty()).map(|sheet| {
         let mut table = table::new(&sheet.header);
         for row in sheet.rows {
             table.add_row(row);
         }
         table.to_string()
     });
-    format!("{}\n\n{}\n\n{}\n{}", shown[0], shown[1], pooled(&summaries), controls(results))
+    let shown: Vec<String> = shown.collect();
+    format!("{}\n\n{}\n{}", shown.join("\n\n"), pooled(&results.summaries()), controls(results))
 }
 
 /// For the documentation.
 fn markdown(results: &Results) -> String {
-    let summaries = results.summaries();
     let setup = &results.setup;
-    let shown = [promises(&summaries), answers(&summaries)].map(|sheet| {
+    let [promises, answers, guards] = sheets(results).map(|sheet| {
+        if sheet.rows.is_empty() {
+            return String::new();
+        }
+        // What is counted stands at the right.
+        let counted = |column: usize| {
+            let digits = |row: &Vec<String>| {
+                row[column].starts_with(|it: char| it.is_ascii_digit() || "≤–".contains(it))
+            };
+            sheet.rows.iter().all(digits)
+        };
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let mut text = line(&sheet.header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>());
-        text.push_str("|---|");
-        text.push_str(&"---:|".repeat(sheet.header.len() - 1));
-        text.push('\n');
+        let rules = (0..sheet.header.len()).map(|column| if counted(column) { "---:" } else { "---" });
+        text.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
         text.extend(sheet.rows.iter().map(|row| line(row)));
         text
     });
     format!(
-        "{}, commit {}, {} build, {}, seed {}, {} claims a second, {}\n\n{}\n{}\n{}\n\n{}\n",
+        "{}, commit {}, {} build, {}, seed {}, {} claims a second, {}\n\n{promises}\n{answers}\n{}\n\n{}\n\n{guards}",
         results.begun,
         short(&setup.commit),
         setup.profile,
@@ -164,10 +196,8 @@ fn markdown(results: &Results) -> String {
         setup.seed,
         setup.rate,
         setup.engine,
-        shown[0],
-        shown[1],
-        pooled(&summaries),
-        controls(results)
+        pooled(&results.summaries()),
+        controls(results),
     )
 }
 
@@ -192,7 +222,7 @@ fn between_marks(text: &str, new: &str) -> Result<String> {
 mod tests {
     use super::*;
     use crate::chaos::control::Control;
-    use crate::chaos::results::tests::{round, setup};
+    use crate::chaos::results::tests::{removal, round, setup};
     use crate::chaos::round::Round;
 
     fn results() -> Results {
@@ -202,6 +232,7 @@ mod tests {
         results.rounds.push(Round { leaked: Some(0), gap_ms: 240, answers, ..round("kafka-kill", 1) });
         results.rounds.push(round("coupon-closed", 1));
         results.controls.push(Control { what: "a row is deleted".to_owned(), found: true });
+        results.guards = vec![removal(Some("lost: 3")), removal(None)];
         results
     }
 
@@ -231,7 +262,16 @@ mod tests {
         );
         assert!(text.contains("All 2 rounds together: 0 broke a promise"), "{text}");
         assert!(text.contains("Negative controls: 1 of 1 faults found (a row is deleted)."), "{text}");
-        assert!(tables(&results()).contains("coupon-closed"));
+        assert!(text.contains("\n| without-x | x is left out | y dies | 2 | 12 | lost: 3 |\n"), "{text}");
+        assert!(text.ends_with("\n| without-x | x is left out | y dies | none of 2 | – | – |\n"), "{text}");
+        assert!(tables(&results()).contains("coupon-closed") && tables(&results()).contains("without-x"));
+    }
+
+    #[test]
+    fn without_rounds_nothing_is_bounded() {
+        let none = Results { rounds: Vec::new(), ..results() };
+        assert!(!markdown(&none).contains("100.0 %") && markdown(&none).contains("| without-x |"));
+        assert!(!tables(&none).contains("100.0 %"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::control::Control;
+use super::guards::Removal;
 use super::round::Round;
 use super::summary::Summary;
 use crate::state::write_atomically;
@@ -38,12 +39,15 @@ pub(crate) struct Results {
     /// Each check that was shown to fail where it must.
     #[serde(default)]
     pub(crate) controls: Vec<Control>,
+    /// Each guard that was taken out of the services.
+    #[serde(default)]
+    pub(crate) guards: Vec<Removal>,
     pub(crate) rounds: Vec<Round>,
 }
 
 impl Results {
     pub(crate) fn new(setup: Setup, begun: String) -> Self {
-        Self { setup, begun, controls: Vec::new(), rounds: Vec::new() }
+        Self { setup, begun, controls: Vec::new(), guards: Vec::new(), rounds: Vec::new() }
     }
 
     /// Goes on with a file, if it is there and its rounds can be counted with those to come.
@@ -95,7 +99,16 @@ impl Results {
                 format!("{} round {}: {}", round.scenario, round.number, round.broken.join("; "))
             });
         let unfound = self.controls.iter().filter(|control| !control.found);
-        broken.chain(unfound.map(|control| format!("control: {} was not found", control.what))).collect()
+        let unfound = unfound.map(|control| format!("control: {} was not found", control.what));
+        let unmissed = self.guards.iter().filter(|removal| removal.found.is_none()).map(|removal| {
+            let Removal { control, breaks, seeds, with_all_guards, .. } = removal;
+            if with_all_guards.is_empty() {
+                format!("control: {control}: not found in {} rounds: {breaks}", seeds.len())
+            } else {
+                format!("control: {control}: with all guards: {}", with_all_guards.join("; "))
+            }
+        });
+        broken.chain(unfound).chain(unmissed).collect()
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
@@ -133,6 +146,19 @@ pub(crate) mod tests {
 
     pub(crate) fn round(scenario: &str, number: u32) -> Round {
         Round { scenario: scenario.to_owned(), number, told_issued: 10, rows: 11, ..Round::default() }
+    }
+
+    pub(crate) fn removal(found: Option<&str>) -> Removal {
+        Removal {
+            control: "without-x".to_owned(),
+            guard: "X".to_owned(),
+            without: "x is left out".to_owned(),
+            fault: "y dies".to_owned(),
+            breaks: "lost".to_owned(),
+            with_all_guards: Vec::new(),
+            seeds: vec![11, 12],
+            found: found.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -179,10 +205,21 @@ pub(crate) mod tests {
         let mut results = Results::new(setup(), "then".to_owned());
         results.rounds.push(round("a", 1));
         results.controls.push(Control { what: "a row is deleted".to_owned(), found: true });
+        results.guards.push(removal(Some("lost: 3")));
         assert_eq!(results.faults(), Vec::<String>::new());
         results.rounds.push(Round { broken: vec!["lost: 1".to_owned()], ..round("b", 7) });
         results.controls.push(Control { what: "a false receipt".to_owned(), found: false });
-        assert_eq!(results.faults(), ["b round 7: lost: 1", "control: a false receipt was not found"]);
+        results.guards.push(removal(None));
+        results.guards.push(Removal { with_all_guards: vec!["leaked: 2".to_owned()], ..removal(None) });
+        assert_eq!(
+            results.faults(),
+            [
+                "b round 7: lost: 1",
+                "control: a false receipt was not found",
+                "control: without-x: not found in 2 rounds: lost",
+                "control: without-x: with all guards: leaked: 2"
+            ]
+        );
     }
 
     #[test]

@@ -72,7 +72,17 @@ impl<'a> Sale<'a> {
 
     /// All files, in the order of their time.
     pub(crate) fn records(&self) -> Vec<PathBuf> {
-        self.crowd.records().into_iter().chain(self.again.iter().cloned()).collect()
+        let sale = self.crowd.records().into_iter().chain(self.crowd.meanwhile());
+        sale.chain(self.again.iter().cloned()).collect()
+    }
+
+    /// Some ask again while it goes on, and `meanwhile` sees their answers.
+    pub(crate) fn ask_meanwhile<T>(
+        &self,
+        of: std::ops::Range<usize>,
+        meanwhile: impl FnOnce(&Live) -> Result<T>,
+    ) -> Result<T> {
+        self.crowd.ask_meanwhile(self.coupon, &self.stage.couponctl, of, meanwhile)
     }
 
     /// Everybody asks once more, until all have a final answer; the inner error tells that it did not come to that.

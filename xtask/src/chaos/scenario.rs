@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::faults::{consul, coupons, failover, kafka, links, mysql, redis, restored, services};
+use super::faults::{consul, coupons, failover, failpoints, kafka, links, mysql, redis, restored, services};
+use super::guards;
 use super::site::Site;
 use crate::table;
 
@@ -39,7 +40,7 @@ pub(crate) enum Part {
 }
 
 impl Scenario {
-    const fn new(
+    pub(super) const fn new(
         name: &'static str,
         part: Part,
         seconds: u64,
@@ -125,7 +126,6 @@ pub(crate) static ALL: &[Scenario] = &[
         redis::sentinel_majority_lost,
         "two of three Sentinels are killed, then the Redis master; 6 s later the Sentinels come back",
     ),
-    // Deaths between two steps of a claim belong here as well, when the services can be told where to die.
     Scenario::new(
         "issue-service-kill",
         Part::IssueService,
@@ -139,6 +139,78 @@ pub(crate) static ALL: &[Scenario] = &[
         14,
         services::issue_service_stop,
         "one of the two issue services stands still for 5 s (SIGSTOP)",
+    ),
+    Scenario::new(
+        "issue-service-kill-before-script",
+        Part::IssueService,
+        10,
+        |site| failpoints::kill(site, "before-script"),
+        "one of the two issue services dies before the doorman is asked",
+    ),
+    Scenario::new(
+        "issue-service-kill-after-script",
+        Part::IssueService,
+        10,
+        |site| failpoints::kill(site, "after-script"),
+        "one of the two issue services dies when the doorman has admitted users and nothing is appended yet",
+    ),
+    Scenario::new(
+        "issue-service-kill-before-append",
+        Part::IssueService,
+        10,
+        |site| failpoints::kill(site, "before-append"),
+        "one of the two issue services dies before an admitted claim is appended",
+    ),
+    Scenario::new(
+        "issue-service-kill-after-ack",
+        Part::IssueService,
+        10,
+        |site| failpoints::kill(site, "after-ack"),
+        "one of the two issue services dies when the log has acknowledged a claim that is not read back yet",
+    )
+    .often()
+    .in_ci(),
+    Scenario::new(
+        "issue-service-kill-before-answer",
+        Part::IssueService,
+        10,
+        |site| failpoints::kill(site, "before-answer"),
+        "one of the two issue services dies when a claim is decided and nobody was told yet",
+    ),
+    Scenario::new(
+        "issue-service-stop-before-script",
+        Part::IssueService,
+        14,
+        |site| failpoints::stop(site, "before-script"),
+        "one of the two issue services stands still for 5 s before the doorman is asked",
+    ),
+    Scenario::new(
+        "issue-service-stop-after-script",
+        Part::IssueService,
+        14,
+        |site| failpoints::stop(site, "after-script"),
+        "one of the two issue services stands still for 5 s when the doorman has admitted users and nothing is appended yet",
+    ),
+    Scenario::new(
+        "issue-service-stop-before-append",
+        Part::IssueService,
+        14,
+        |site| failpoints::stop(site, "before-append"),
+        "one of the two issue services stands still for 5 s before an admitted claim is appended",
+    ),
+    Scenario::new(
+        "issue-service-stop-after-ack",
+        Part::IssueService,
+        14,
+        |site| failpoints::stop(site, "after-ack"),
+        "one of the two issue services stands still for 5 s when the log has acknowledged a claim that is not read back yet",
+    ),
+    Scenario::new(
+        "issue-service-stop-before-answer",
+        Part::IssueService,
+        14,
+        |site| failpoints::stop(site, "before-answer"),
+        "one of the two issue services stands still for 5 s when a claim is decided and nobody was told yet",
     ),
     Scenario::new("kafka-kill", Part::Kafka, 16, kafka::kill, "kill -9 of the only broker, which restarts")
         .in_ci(),
@@ -262,7 +334,8 @@ pub(crate) static ALL: &[Scenario] = &[
 
 /// Of these names, in the order of the list; all without any.
 pub(crate) fn chosen(names: &[String], ci: bool) -> Result<Vec<&'static Scenario>> {
-    let known: Vec<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).collect();
+    let controls = guards::ALL.iter().map(|guard| guard.fault.name);
+    let known: Vec<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).chain(controls).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("--scenario {unknown}: no such scenario; there are {}", known.join(", "));
     }
@@ -285,6 +358,10 @@ pub(crate) fn list() -> String {
         "",
         "two of the above at the same time, by chance, again and again",
     ]);
+    for guard in guards::ALL {
+        let rounds = format!("at most {}", guards::ROUNDS);
+        table.add_row([guard.fault.name, &rounds, "", &format!("a control: {}", guard.fault.what)]);
+    }
     table.to_string()
 }
 
@@ -300,9 +377,10 @@ mod tests {
 
     #[test]
     fn each_has_a_name_of_its_own() {
-        let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).collect();
-        assert_eq!(distinct.len(), ALL.len() + 1);
-        assert!(list().contains("redis-split-brain") && list().contains(SOAK));
+        let controls = guards::ALL.iter().map(|guard| guard.fault.name);
+        let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).chain(controls).collect();
+        assert_eq!(distinct.len(), ALL.len() + 1 + guards::ALL.len());
+        assert!(distinct.iter().all(|name| list().contains(name)));
     }
 
     #[test]
@@ -312,7 +390,9 @@ mod tests {
         assert_eq!(names(&chosen(&some, false).unwrap()), ["redis-wiped", "kafka-kill"]);
         let ci = chosen(&[], true).unwrap();
         assert!(ci.iter().all(|it| it.ci) && (5..ALL.len()).contains(&ci.len()));
-        assert!(chosen(&[SOAK.to_owned()], false).unwrap().is_empty());
+        for other in [SOAK, "without-read-back"] {
+            assert!(chosen(&[other.to_owned()], false).unwrap().is_empty());
+        }
         let error = chosen(&["kafka".to_owned()], false).err().unwrap().to_string();
         assert!(
             error.starts_with("--scenario kafka: no such scenario; there are redis-master-kill, "),

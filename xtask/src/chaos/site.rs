@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::failpoint::Armed;
 use super::live::Live;
 use super::metrics::Metrics;
 use super::random::Random;
@@ -25,6 +26,8 @@ const SALE_FIRST: Duration = Duration::from_secs(3);
 const CROWD_PATIENCE: Duration = Duration::from_secs(3);
 /// For the signs of a fault.
 const FELT_WITHIN: Duration = Duration::from_secs(15);
+/// For a point to be reached with enough claims under way.
+const REACHED_WITHIN: Duration = Duration::from_secs(3);
 const SIGNS_EVERY: Duration = Duration::from_millis(250);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -42,6 +45,7 @@ pub(crate) enum Expected {
 pub(crate) struct Site<'a> {
     pub(crate) stage: &'a Stage,
     pub(crate) live: &'a Live,
+    sale: &'a Sale<'a>,
     pub(crate) coupon: u64,
     pub(crate) stock: u64,
     pub(crate) random: Random,
@@ -60,10 +64,11 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    pub(crate) fn new(stage: &'a Stage, live: &'a Live, sale: &'a Sale<'_>, random: Random) -> Self {
+    pub(crate) fn new(stage: &'a Stage, live: &'a Live, sale: &'a Sale<'a>, random: Random) -> Self {
         Self {
             stage,
             live,
+            sale,
             coupon: sale.coupon,
             stock: sale.stock,
             random,
@@ -90,6 +95,16 @@ impl<'a> Site<'a> {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.struck = Some(unix_ms()?);
+        Ok(())
+    }
+
+    /// Waits for the moment, and then until a claim has reached this point in that instance: it is dead or stands still.
+    pub(crate) fn at(&mut self, instance: &Arc<Child>, point: &str, action: &str) -> Result<()> {
+        self.moment()?;
+        let armed = Armed::new(self.stage, instance, point, action)?;
+        let what = format!("a claim has reached {point} in {}", instance.spec.name);
+        self.struck = Some(self.wait_for(&what, REACHED_WITHIN, |_| armed.reached())?);
+        self.signs.push((what, true));
         Ok(())
     }
 
@@ -214,6 +229,15 @@ impl<'a> Site<'a> {
     /// The master in the Sentinels' eyes.
     pub(crate) fn redis_master(&self) -> Result<&'static str> {
         redis::master(&self.stage.stack.ports).context("no Sentinel names a master")
+    }
+
+    /// Some of the users who claim once ask again, while `meanwhile` goes on and sees their answers.
+    pub(crate) fn ask_meanwhile(
+        &self,
+        of: std::ops::Range<usize>,
+        meanwhile: impl FnOnce(&Self, &Live) -> Result<()>,
+    ) -> Result<()> {
+        self.sale.ask_meanwhile(of, |answers| meanwhile(self, answers))
     }
 
     /// Waits for the moment and changes the coupon.

@@ -104,6 +104,8 @@ Examples:
   cargo xtask chaos --publish --resume
   # on a stack of its own, with a replica of the database
   cargo xtask chaos --scenario mysql-failover-busy --rounds 3
+  # take the guards out of the services, one after another: what breaks then has to be found
+  cargo xtask chaos --controls
   # two faults at a time, by chance
   cargo xtask chaos --scenario soak --minutes 10 --seed 7
 

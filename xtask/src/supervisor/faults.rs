@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{Child, Comeback, Supervisor};
+use crate::interrupt::Interrupt;
 
 /// From the signal until nothing is left of a process, its connections included.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
@@ -34,6 +35,21 @@ impl Supervisor {
         child.pid()?;
         child.signal(Signal::SIGSTOP);
         Ok(Frozen { child: child.clone() })
+    }
+
+    /// Starts children that were stopped, with these variables besides their own until they are started so again, and
+    /// waits until they are ready.
+    pub(crate) fn start_with(
+        self: &Arc<Self>,
+        children: &[Arc<Child>],
+        environment: &[(String, String)],
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        for child in children {
+            child.lock().more_environment = environment.to_vec();
+            self.start_again(child);
+        }
+        self.wait_ready(children, interrupt)
     }
 
     /// Name and pid of whatever runs.

@@ -204,6 +204,30 @@ fn a_restart_is_no_failure() {
 }
 
 #[test]
+fn variables_of_a_start_hold_until_the_next_one() {
+    let it = Supervised::new();
+    let seen = it.folder.path().join("seen");
+    let written = seen.clone();
+    let script = r#"echo "$OWN,$MORE" > seen; exec sleep 60"#;
+    let ready = move || std::fs::read_to_string(&written).is_ok_and(|text| !text.is_empty());
+    let variable = |name: &str| (name.to_owned(), name.to_lowercase());
+    let spec = Spec { environment: vec![variable("OWN")], ..it.shell("steady", script, ready) };
+    let children = [it.supervisor.start(spec)];
+    let start_with = |environment: &[(String, String)]| {
+        it.supervisor.stop(&children, Instant::now() + Duration::from_secs(5));
+        let _ = std::fs::remove_file(&seen);
+        it.supervisor.start_with(&children, environment, &Interrupt::default()).unwrap();
+        std::fs::read_to_string(&seen).unwrap()
+    };
+    assert_eq!(start_with(&[variable("MORE")]), "own,more\n");
+    std::fs::remove_file(&seen).unwrap();
+    it.supervisor.kill(&children[0]).unwrap();
+    until(|| children[0].status().restarts == 1 && children[0].status().ready);
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "own,more\n");
+    assert_eq!(start_with(&[]), "own,\n");
+}
+
+#[test]
 fn a_stop_ends_in_time_whatever_the_children_do() {
     let run = Supervised::new();
     // Nobody sees the end of a child whose question for readiness hangs.

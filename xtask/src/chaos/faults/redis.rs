@@ -169,7 +169,7 @@ fn promoted(site: &Site<'_>, old: &str) -> Result<&'static str> {
     })
 }
 
-fn hole(site: &Site<'_>, server: &str, from: Source) -> Result<Imposed> {
+pub(super) fn hole(site: &Site<'_>, server: &str, from: Source) -> Result<Imposed> {
     Ok(site.stage.stack.proxies.of(server)?.impose(from, Way::Both, Effect::BlackHole))
 }
 

@@ -9,11 +9,11 @@ use crate::chaos::site::Site;
 use crate::first_coupon::unix_ms;
 
 const CONSUMER: &str = "issue-consumer";
-const ISSUE_SERVICE: &str = "issue-service";
+pub(super) const ISSUE_SERVICE: &str = "issue-service";
 const ROWS: &str = "firstcome_sink_rows_total";
 const FROZEN: Duration = Duration::from_secs(5);
 /// Answers usually take a hundredth of it.
-const SLOW: Duration = Duration::from_secs(1);
+pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// Longer than `consumer.session-timeout`, so that others get the partitions and write them.
 const ZOMBIE: Duration = Duration::from_secs(10);
 const COUPON_SERVICE_AWAY: Duration = Duration::from_secs(10);
@@ -21,13 +21,16 @@ const COUPON_SERVICE_AWAY: Duration = Duration::from_secs(10);
 /// A plain `kill -9` of one instance.
 pub(crate) fn issue_service_kill(site: &mut Site<'_>) -> Result<()> {
     let instance = site.any(ISSUE_SERVICE)?;
-    let lost = |site: &Site<'_>| site.live.outcome("UNKNOWN") + site.live.outcome("REFUSED");
     site.moment()?;
-    let before = lost(site);
+    let before = got_no_good_answer(site);
     site.kill(&instance)?;
     site.back(&instance)?;
     site.lift()?;
-    site.sign("claims in its hands got no good answer", |site| lost(site) > before)
+    site.sign("claims in its hands got no good answer", |site| got_no_good_answer(site) > before)
+}
+
+pub(super) fn got_no_good_answer(site: &Site<'_>) -> u64 {
+    site.live.outcome("UNKNOWN") + site.live.outcome("REFUSED")
 }
 
 pub(crate) fn issue_service_stop(site: &mut Site<'_>) -> Result<()> {

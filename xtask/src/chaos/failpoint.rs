@@ -1,0 +1,49 @@
+//! An issue service is told to die or to stand still between two steps of a claim: by a file that it watches, as
+//! `issue-service/src/failpoint.rs` has it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::stage::Stage;
+use crate::state::write_atomically;
+use crate::supervisor::Child;
+
+/// So many claims have to be under way in the instance. The other one has about as many, so there are more than count.
+const CLAIMS: u32 = 40;
+
+/// Disarmed when it is dropped, if nothing has reached it.
+pub(super) struct Armed {
+    file: PathBuf,
+    reached: PathBuf,
+}
+
+impl Armed {
+    pub(super) fn new(stage: &Stage, instance: &Arc<Child>, point: &str, action: &str) -> Result<Self> {
+        let file = stage.stack.folder.failpoint(&instance.spec.name);
+        let armed = Self { reached: file.with_added_extension("reached"), file };
+        armed.clean();
+        write_atomically(&armed.file, format!("{point} {action} {CLAIMS}\n").as_bytes())?;
+        Ok(armed)
+    }
+
+    /// When a claim reached it, in unix milliseconds.
+    pub(super) fn reached(&self) -> Option<u64> {
+        fs::read_to_string(&self.reached).ok()?.parse().ok()
+    }
+
+    fn clean(&self) {
+        for file in [&self.file, &self.reached] {
+            // Usually there is none.
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        self.clean();
+    }
+}

@@ -60,6 +60,10 @@ pub(crate) fn run(stage: &Stage, step: &Step) -> Result<Vec<Control>> {
     let deleted = found(&sale, &[]);
     // Whatever was found: without the row nothing could start any more.
     at_restart(stage, &[format!("INSERT INTO {ROWS} SELECT * FROM {KEPT};"), format!("DROP TABLE {KEPT};")])?;
+    // A consumer that happened to load its partition meanwhile has found that a row is missing, and stopped.
+    for consumer in stage.stack.supervisor.find("issue-consumer")? {
+        stage.stack.supervisor.restart(&consumer, RESTART, &stage.stack.interrupt)?;
+    }
     let deleted = deleted?;
     right(&sale, None).context("the row was not put back")?;
     fs::remove_dir_all(&folder)?;

@@ -11,6 +11,7 @@ mod coupon;
 mod doorman;
 mod history;
 mod level;
+mod live;
 mod log;
 mod promises;
 mod record;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, bail};
 
 use self::coupon::Subject;
 use self::doorman::{Redis, RedisArgs};
+use self::live::Live;
 use self::record::Records;
 use self::report::Findings;
 use crate::csv::Tokens;
@@ -37,6 +39,8 @@ use crate::servers::IssuesArgs;
 use crate::state::{State, StateArgs};
 use crate::verdict::Check;
 use crate::{compare, terminal};
+
+const LEVEL: &str = "consumers are level with the log";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,7 +67,7 @@ pub(crate) struct Args {
     /// Every coupon of the database and of the log
     #[arg(long)]
     all: bool,
-    /// Records of answers that `load` wrote
+    /// Records of answers that `load` wrote, when it has ended
     #[arg(long, value_name = "FILE", num_args = 1..)]
     answers: Vec<PathBuf>,
     /// Read the log from its start, decide every record again, and compare: with --coupon its partition, with --all
@@ -87,8 +91,9 @@ pub(crate) struct Args {
     /// So many dead letters wait, because records were damaged on purpose
     #[arg(long, value_name = "N", default_value_t = 0)]
     dead_letters_expected: u64,
-    /// By how much the clocks of brokers and load may differ; on one machine they are the same
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    /// How much earlier than it could be read a record may be stamped: what the broker takes for it, and the
+    /// difference of the clocks of brokers and load where they are not on one machine
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
     clock_tolerance: Duration,
     /// How long to wait for consumers, write-back and Redis to be level
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -175,11 +180,23 @@ async fn audit(args: &Args, state: &State, sources: &Sources, records: &Records)
         Some(kafka) => level::by_log(kafka, &mut connection, until).await?,
         None => level::by_rest(&mut connection, args.coupon, args.rest, until).await?,
     };
-    let (compared, is_level) = level.map_or_else(|behind| (behind, false), |level| (level, true));
-    let mut list = vec![Check::new("L", "consumers are level with the log", compared, is_level)];
+    let is_level = level.is_ok();
+    let compared = level.unwrap_or_else(|behind| behind);
+    let mut list = vec![match &sources.kafka {
+        Some(_) => Check::new("L", LEVEL, compared, is_level),
+        None => Check::not_judged("L", LEVEL, compared),
+    }];
 
     spinner.set_message("reading the dead letters");
     let mut snapshot = Snapshot::take(connection).await?;
+    // Who was waited for in vain once is not waited for again with each coupon.
+    let waits = is_level || sources.kafka.is_none();
+    let mut live = Live {
+        kafka: sources.kafka.as_ref(),
+        connection: args.issues.connect(state).await?,
+        until,
+        patience: if waits { args.wait.min(live::SETTLE) } else { Duration::ZERO },
+    };
     let letters = match &sources.kafka {
         Some(kafka) => dead_letters(kafka, args)?,
         None => None,
@@ -237,7 +254,7 @@ async fn audit(args: &Args, state: &State, sources: &Sources, records: &Records)
                 sample,
             };
             spinner.set_message(format!("comparing coupon {id}"));
-            reports.push(subject.audit(args, state, sources, until).await?);
+            reports.push(subject.audit(args, state, sources, &mut live).await?);
         }
     }
     spinner.finish_and_clear();

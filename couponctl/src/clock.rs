@@ -1,4 +1,4 @@
-//! The only place that reads the wall clock.
+//! Wall time: the only place that reads its clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,4 +16,10 @@ pub(crate) fn now_ms() -> u64 {
 /// Milliseconds of a duration; half a billion years fit.
 pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix milliseconds of a time of RFC 3339 in UTC.
+pub(crate) fn parse(text: &str) -> Option<u64> {
+    let at = humantime::parse_rfc3339(text).ok()?;
+    Some(whole_ms(at.duration_since(UNIX_EPOCH).ok()?))
 }

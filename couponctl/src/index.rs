@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, QueryBuilder, Row as _};
 
 use crate::replay::record::Definition;
 use crate::replay::rules::Digest;
@@ -161,6 +161,28 @@ pub(crate) async fn count(connection: &mut MySqlConnection, coupon: Option<u64>)
         None => sqlx::query_scalar("SELECT CAST(COUNT(*) AS UNSIGNED) FROM coupon_issues"),
     };
     count.fetch_one(connection).await.context("cannot count coupon_issues")
+}
+
+/// Who of these users has a row now, outside of any snapshot.
+pub(crate) async fn with_rows(
+    connection: &mut MySqlConnection,
+    coupon: u64,
+    users: &[u64],
+) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for users in users.chunks(1_000) {
+        let mut query =
+            QueryBuilder::new("SELECT CAST(user_id AS UNSIGNED) FROM coupon_issues WHERE coupon_id = ");
+        query.push_bind(coupon).push(" AND user_id IN (");
+        let mut list = query.separated(", ");
+        for user in users {
+            list.push_bind(*user);
+        }
+        query.push(")");
+        let rows = query.build_query_scalar::<u64>().fetch_all(&mut *connection);
+        found.extend(rows.await.context("cannot read coupon_issues")?);
+    }
+    Ok(found)
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest> {

@@ -7,6 +7,7 @@ use rand::seq::{IteratorRandom as _, SliceRandom as _};
 
 use super::{Sources, api};
 use crate::csv::Tokens;
+use crate::index::{Row, of_user};
 use crate::load::client::Connection;
 use crate::state::State;
 use crate::tokens;
@@ -22,6 +23,7 @@ pub(crate) async fn ask(
     state: &State,
     coupon: u64,
     winners: &[u64],
+    rows: &[Row],
     count: usize,
 ) -> Result<Check> {
     let Some(target) = &sources.api else { return Ok(Check::not_judged("I7", WHAT, "no gateway given")) };
@@ -34,14 +36,15 @@ pub(crate) async fn ask(
     let mut connection = Connection::default();
     let mut offenders = Vec::new();
     for (user, token) in &sample {
-        if let Some(problem) = api::ask_again(&mut connection, target, coupon, *user, token).await {
+        let row = of_user(rows, *user).first();
+        if let Some(problem) = api::ask_again(&mut connection, target, coupon, *user, row, token).await {
             offenders.push(Offender::user(*user, problem));
         }
     }
     Ok(Check::of(
         "I7",
         WHAT,
-        format!("{} of {} winners, claim and status", sample.len(), winners.len()),
+        format!("{} of {} winners, status and claim", sample.len(), winners.len()),
         offenders,
     ))
 }

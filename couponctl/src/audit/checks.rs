@@ -4,7 +4,7 @@ use crate::index::{Coupon, Row};
 use crate::terminal::grouped;
 use crate::verdict::{Check, Offender};
 
-use super::api;
+use super::live::{Difference, Shown};
 
 /// I2: never more rows than the highest stock that was ever in force.
 pub(crate) fn within_stock(rows: &[Row], coupon: Option<&Coupon>, highest: Option<u64>) -> Check {
@@ -45,50 +45,59 @@ pub(crate) fn places_in_line(rows: &[Row]) -> Check {
     Check::of("P", "places are 1 to n, each once", format!("{} places", grouped(rows.len() as u64)), wrong)
 }
 
-/// I5: rows, ledger and coupon service say the same number.
+/// I5: rows, ledger and coupon service say the same number; while it grows, what is shown is between the rows of the
+/// snapshot and those afterwards.
 pub(crate) fn counts_agree(
     rows: &[Row],
     coupon: Option<&Coupon>,
-    shown: Option<&Result<api::Coupon, String>>,
+    shown: Option<&Result<Shown, String>>,
 ) -> Check {
     const WHAT: &str = "rows, ledger and coupon agree";
     let count = rows.len() as u64;
     let ledger = coupon.map_or(0, |coupon| coupon.count);
+    let compared = format!("{} rows, {} in the ledger", grouped(count), grouped(ledger));
     let (shown, agrees) = match shown {
         None => ("coupon service not asked".to_owned(), true),
         Some(Err(problem)) => (problem.clone(), false),
-        Some(Ok(coupon)) => {
-            (format!("{} issued shown", grouped(coupon.issued_quantity)), coupon.issued_quantity == count)
+        Some(Ok(Shown { issued, rows, level })) => {
+            let mut shown = format!("{} issued shown", grouped(*issued));
+            if *rows != count {
+                shown += &format!(", {} rows afterwards", grouped(*rows));
+            }
+            if count == ledger && issued > rows && !level {
+                let why = format!("{compared}, {shown}: more may be on their way through the log");
+                return Check::not_judged("I5", WHAT, why);
+            }
+            (shown, (count..=*rows).contains(issued))
         }
     };
-    let compared = format!("{} rows, {} in the ledger, {shown}", grouped(count), grouped(ledger));
-    Check::new("I5", WHAT, compared, count == ledger && agrees)
+    Check::new("I5", WHAT, format!("{compared}, {shown}"), count == ledger && agrees)
 }
 
-/// I5: the doorman's set, sorted, is the users of the rows, while its key lives.
+/// I5: the doorman's set is the users of the rows, while its key lives.
 pub(crate) fn doorman_agrees(
     rows: &[Row],
-    set: Option<&Result<Option<Vec<u64>>, String>>,
+    set: Option<&Result<Option<Difference>, String>>,
     may_differ: bool,
 ) -> Check {
     const WHAT: &str = "the Redis set is the rows' users";
-    let set = match set {
+    let found = match set {
         None => return Check::not_judged("I5", WHAT, "no Redis given"),
         Some(Err(problem)) => return Check::new("I5", WHAT, problem.clone(), false),
         Some(Ok(None)) if rows.is_empty() => return Check::new("I5", WHAT, "no rows, no key", true),
         Some(Ok(None)) => return Check::not_judged("I5", WHAT, "the key does not live"),
-        Some(Ok(Some(set))) => set,
+        Some(Ok(Some(found))) => found,
     };
-    let users: Vec<u64> = by_user(rows).map(|rows| rows[0].user).collect();
-    let without = |one: &[u64], other: &[u64], problem: &str| -> Vec<Offender> {
-        let missing = one.iter().filter(|user| other.binary_search(user).is_err());
-        missing.map(|user| Offender::user(*user, problem)).collect()
-    };
-    let mut offenders = without(set, &users, "in Redis without a row");
-    offenders.extend(without(&users, set, "has a row, not in Redis"));
-    let compared = format!("{} members, {} users", grouped(set.len() as u64), grouped(users.len() as u64));
+    let compared = format!("{} members, {} users", grouped(found.members), grouped(found.users));
+    let extra = found.extra.iter().map(|user| Offender::user(*user, "in Redis without a row"));
+    let missing = found.missing.iter().map(|user| Offender::user(*user, "has a row, not in Redis"));
+    let offenders: Vec<Offender> = extra.chain(missing).collect();
     if may_differ && !offenders.is_empty() {
         let why = format!("{compared}: {} differ, which was permitted", grouped(offenders.len() as u64));
+        return Check::not_judged("I5", WHAT, why);
+    }
+    if found.missing.is_empty() && !offenders.is_empty() && !found.level {
+        let why = format!("{compared}: {} may still be on their way", grouped(offenders.len() as u64));
         return Check::not_judged("I5", WHAT, why);
     }
     Check::of("I5", WHAT, compared, offenders)
@@ -137,24 +146,37 @@ mod tests {
     #[test]
     fn counts_must_all_agree() {
         let two = rows(&[(1, 1), (2, 2)]);
-        let verdict = |count, shown: Option<Result<u64, String>>| {
-            let shown =
-                shown.map(|shown| shown.map(|issued_quantity| api::Coupon { quantity: 9, issued_quantity }));
+        let verdict = |count, shown: Option<Result<Shown, String>>| {
             counts_agree(&two, Some(&coupon(9, count)), shown.as_ref()).verdict
         };
-        assert_eq!([verdict(2, None), verdict(2, Some(Ok(2)))], [Verdict::Ok; 2]);
-        assert_eq!([verdict(1, None), verdict(2, Some(Ok(1)))], [Verdict::Failed; 2]);
+        let shown = |issued, rows, level| Some(Ok(Shown { issued, rows, level }));
+        assert_eq!([verdict(2, None), verdict(2, shown(2, 2, true))], [Verdict::Ok; 2]);
+        assert_eq!([verdict(1, None), verdict(1, shown(2, 2, true))], [Verdict::Failed; 2]);
+        assert_eq!([verdict(2, shown(1, 2, true)), verdict(2, shown(3, 2, true))], [Verdict::Failed; 2]);
         assert_eq!(verdict(2, Some(Err("gone".to_owned()))), Verdict::Failed);
+
+        // While it grows, to five rows afterwards.
+        for issued in 0..=9 {
+            let good = (2..=5).contains(&issued);
+            let expected = if good { Verdict::Ok } else { Verdict::Failed };
+            assert_eq!(verdict(2, shown(issued, 5, true)), expected, "{issued}");
+        }
+        assert_eq!(verdict(2, shown(6, 5, false)), Verdict::NotJudged, "the consumers are not level");
+        assert_eq!(verdict(2, shown(1, 5, false)), Verdict::Failed, "however they are");
+        assert_eq!(verdict(1, shown(6, 5, false)), Verdict::Failed, "of one moment, and differing");
     }
 
     #[test]
     fn the_set_must_have_the_users_and_no_others() {
         let two = rows(&[(1, 1), (5, 2)]);
-        let check = |set: &[u64], may_differ| doorman_agrees(&two, Some(&Ok(Some(set.to_vec()))), may_differ);
+        let found = |set: &[u64], level| Ok(Some(Difference { level, ..Difference::new(&[1, 5], set) }));
+        let check = |set: &[u64], may_differ| doorman_agrees(&two, Some(&found(set, true)), may_differ);
         assert!(users(&check(&[1, 5], false)).is_empty());
         assert_eq!(users(&check(&[1, 4, 6], false)), [4, 5, 6]);
         assert_eq!(check(&[1], true).verdict, Verdict::NotJudged);
         assert_eq!(doorman_agrees(&two, Some(&Ok(None)), false).verdict, Verdict::NotJudged);
         assert_eq!(doorman_agrees(&two, Some(&Err("gone".to_owned())), false).verdict, Verdict::Failed);
+        let behind = |set: &[u64]| doorman_agrees(&two, Some(&found(set, false)), false).verdict;
+        assert_eq!([behind(&[1, 5, 6]), behind(&[1, 6])], [Verdict::NotJudged, Verdict::Failed]);
     }
 }

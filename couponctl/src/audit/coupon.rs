@@ -1,13 +1,11 @@
 //! Everything about one coupon: gathered, compared, and put into a report.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::checks::{self, by_user};
-use super::doorman::Redis;
 use super::history::History;
+use super::live::Live;
 use super::promises::Promises;
 use super::record::Record;
 use super::{Args, Sources, again, api};
@@ -17,8 +15,6 @@ use crate::load::target::Target;
 use crate::state::State;
 use crate::terminal::grouped;
 use crate::verdict::{Check, Verdict};
-
-const POLL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,10 +59,24 @@ impl Subject<'_> {
         args: &Args,
         state: &State,
         sources: &Sources,
-        until: Instant,
+        live: &mut Live<'_>,
     ) -> Result<Report> {
-        let shown = self.shown(sources.api.as_ref(), until).await;
-        let set = self.set(sources.redis.as_ref(), until).await;
+        if !self.is_known(sources.api.as_ref()).await {
+            let id = self.id;
+            bail!(
+                "--coupon {id}: nobody knows it, neither the tables nor log, record or API, as far as given"
+            );
+        }
+        let (users, rows): (Vec<u64>, _) =
+            (by_user(&self.rows).map(|rows| rows[0].user).collect(), self.rows.len() as u64);
+        let shown = match &sources.api {
+            Some(target) => Some(live.shown(target, self.id, rows).await?),
+            None => None,
+        };
+        let set = match &sources.redis {
+            Some(redis) => Some(live.set(redis, self.id, &users, rows).await?),
+            None => None,
+        };
         let history = self.log.as_ref().and_then(|log| log.as_ref().ok().copied());
         let nothing = Record::default();
         let promises = Promises {
@@ -90,10 +100,11 @@ impl Subject<'_> {
         if self.record.is_some() {
             list.push(promises.sold_out_means_gone(args.stock_changed));
             list.push(promises.rows_are_explained(args.partial));
+            list.push(promises.receipts_are_the_same());
             list.push(promises.no_winner_refused());
         }
-        let winners = winners(&promises);
-        list.push(again::ask(sources, state, self.id, &winners, self.sample).await?);
+        let winners = winners(users, &promises);
+        list.push(again::ask(sources, state, self.id, &winners, &self.rows, self.sample).await?);
         list.push(self.rows_are_the_logs());
         Ok(self.report(&promises, list))
     }
@@ -138,40 +149,21 @@ impl Subject<'_> {
         }
     }
 
-    /// What the coupon service shows; the write-back may be a little behind.
-    async fn shown(&self, target: Option<&Target>, until: Instant) -> Option<Result<api::Coupon, String>> {
-        let (target, rows) = (target?, self.rows.len() as u64);
-        loop {
-            let coupon = api::coupon(target, self.id).await.map_err(|error| format!("{error:#}"));
-            let level = coupon.as_ref().is_ok_and(|coupon| coupon.issued_quantity == rows);
-            if level || Instant::now() >= until {
-                return Some(coupon);
-            }
-            tokio::time::sleep(POLL).await;
+    /// Whether anybody has heard of such a coupon.
+    async fn is_known(&self, target: Option<&Target>) -> bool {
+        let by_log = self.log.as_ref().is_some_and(|log| log.as_ref().map_or(true, |log| log.is_defined()));
+        if by_log || self.coupon.is_some() || !self.rows.is_empty() || self.record.is_some() {
+            return true;
         }
-    }
-
-    /// The doorman's set; whoever brings it level may need a moment.
-    async fn set(&self, redis: Option<&Redis>, until: Instant) -> Option<Result<Option<Vec<u64>>, String>> {
-        let redis = redis?;
-        loop {
-            let set = redis.users(self.id).await.context("Redis").map_err(|error| format!("{error:#}"));
-            let level = match &set {
-                Ok(Some(set)) => set.iter().copied().eq(self.rows.iter().map(|row| row.user)),
-                Ok(None) => true,
-                Err(_) => false,
-            };
-            if level || Instant::now() >= until {
-                return Some(set);
-            }
-            tokio::time::sleep(POLL).await;
+        match target {
+            Some(target) => api::issued(target, self.id).await.is_ok(),
+            None => false,
         }
     }
 }
 
 /// Those with a row or with a receipt.
-fn winners(promises: &Promises<'_>) -> Vec<u64> {
-    let mut winners: Vec<u64> = by_user(promises.rows).map(|rows| rows[0].user).collect();
+fn winners(mut winners: Vec<u64>, promises: &Promises<'_>) -> Vec<u64> {
     winners.extend(promises.record.winners());
     winners.sort_unstable();
     winners.dedup();

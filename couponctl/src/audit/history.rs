@@ -30,6 +30,11 @@ impl History {
         Self { winners: Vec::new(), highest_stock: 0, stock: None, stock_since: 0, gone: Vec::new() }
     }
 
+    /// Whether the log holds a definition of it.
+    pub(crate) fn is_defined(&self) -> bool {
+        self.stock.is_some()
+    }
+
     /// Takes down a record of this coupon; the coupon is as it is after it.
     pub(crate) fn note(&mut self, entry: Entry<'_>, decided: &Decided, coupon: &Coupon) {
         let (at, stock) = (entry.appended_at, coupon.definition.stock);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::checks::by_user;
 use super::history::History;
-use super::record::{Attempt, Heard, Record, has_receipt};
+use super::record::{Attempt, Heard, Receipt, Record, has_receipt};
 use crate::index::{Row, of_user};
 use crate::replay::record::Definition;
 use crate::terminal::grouped;
@@ -45,6 +45,36 @@ impl Promises<'_> {
     pub(crate) fn receipts_are_right(&self) -> Check {
         let wrong = self.record.wrong.clone();
         Check::of("I1", "receipts name coupon and user", "issue ids, decoded", wrong)
+    }
+
+    /// I7: whatever answer a winner's receipt came in, its place and time are those of the row and of the log.
+    pub(crate) fn receipts_are_the_same(&self) -> Check {
+        const WHAT: &str = "each receipt has the winner's place and time";
+        let mut compared = 0_u64;
+        let mut offenders = Vec::new();
+        for told in self.record.receipts() {
+            let user = told[0].user;
+            compared += told.iter().filter(|it| it.place.is_some() && it.issued_at.is_some()).count() as u64;
+            let first = |of: fn(&Receipt) -> Option<u64>| told.iter().find_map(of);
+            let of = |rows| of_user(rows, user).first().map(|row| (Some(row.place), Some(row.issued_at)));
+            let others = [
+                ("in its row", of(self.rows)),
+                ("by the log", self.history.and_then(|history| of(&history.winners))),
+                ("in another receipt", Some((first(|it| it.place), first(|it| it.issued_at)))),
+            ];
+            let problem = told.iter().find_map(|receipt| {
+                others.iter().find_map(|&(whose, other)| {
+                    let (place, issued_at) = other?;
+                    differing("place", receipt.place, place, whose)
+                        .or_else(|| differing("issued at", receipt.issued_at, issued_at, whose))
+                })
+            });
+            offenders.extend(problem.map(|problem| Offender::user(user, problem)));
+        }
+        if compared == 0 && offenders.is_empty() {
+            return Check::not_judged("I7", WHAT, "no answer of the record holds place and time");
+        }
+        Check::of("I7", WHAT, format!("{} receipts, against row and log", grouped(compared)), offenders)
     }
 
     /// Every row is of somebody who was told, or who may have won unheard.
@@ -208,6 +238,12 @@ impl Promises<'_> {
     fn stock(&self) -> u64 {
         self.definition.map_or(0, |definition| definition.stock)
     }
+}
+
+/// What was told otherwise; what is not known on either side is no difference.
+fn differing(name: &str, told: Option<u64>, other: Option<u64>, whose: &str) -> Option<String> {
+    let (told, other) = (told?, other?);
+    (told != other).then(|| format!("told {name} {told}, {whose} it is {other}"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::ids;
+use crate::load::answers::is_locked;
 use crate::verdict::Offender;
 
 /// What a question of a user came to.
@@ -69,11 +71,22 @@ pub(crate) struct Attempt {
     pub(crate) heard: Heard,
 }
 
+/// What a winner was told. Records of before these were written down have neither.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipt {
+    pub(crate) user: u64,
+    pub(crate) place: Option<u64>,
+    /// Unix milliseconds.
+    pub(crate) issued_at: Option<u64>,
+}
+
 /// What is recorded of one coupon.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// By user, and in the order of their sending.
     asked: Vec<Attempt>,
+    /// By user, and in the order of their arrival.
+    receipts: Vec<Receipt>,
     /// Receipts that are not those of their claims.
     pub(crate) wrong: Vec<Offender>,
     /// Claims; questions for the status are not among them.
@@ -92,6 +105,11 @@ impl Record {
         let start = self.asked.partition_point(|asked| asked.user < user);
         let end = self.asked.partition_point(|asked| asked.user <= user);
         &self.asked[start..end]
+    }
+
+    /// All receipts of each user who holds one.
+    pub(crate) fn receipts(&self) -> impl Iterator<Item = &[Receipt]> {
+        self.receipts.chunk_by(|one, other| one.user == other.user)
     }
 
     /// Users who hold a receipt.
@@ -118,6 +136,8 @@ struct Line<'a> {
     outcome: Option<&'a str>,
     code: Option<&'a str>,
     issue_id: Option<&'a str>,
+    place: Option<u64>,
+    issued_at: Option<&'a str>,
     /// The answer is the status API's, who was asked at this time.
     #[serde(default)]
     followed: bool,
@@ -137,11 +157,18 @@ impl Records {
         for file in files {
             let open =
                 File::open(file).with_context(|| format!("cannot open the answers {}", file.display()))?;
+            if is_locked(&open.try_lock_shared()) {
+                let file = file.display();
+                bail!(
+                    "the load that writes {file} still runs: audit when it has ended, or without --answers"
+                );
+            }
             bar.inc_length(open.metadata().map_or(0, |file| file.len()));
             records.add(BufReader::with_capacity(1 << 20, bar.wrap_read(open)), file)?;
         }
         for record in records.coupons.values_mut() {
             record.asked.sort_unstable_by_key(|asked| (asked.user, asked.sent, asked.run, asked.sent_line));
+            record.receipts.sort_by_key(|receipt| receipt.user);
         }
         Ok(records)
     }
@@ -240,7 +267,7 @@ impl Run<'_> {
         match heard {
             Heard::Pending => self.record.pending += 1,
             Heard::Nothing => self.record.unknown += 1,
-            Heard::Receipt => self.check_receipt(user, line.issue_id),
+            Heard::Receipt => self.receipt(user, line),
             _ => {}
         }
         if heard != Heard::Pending {
@@ -249,14 +276,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A receipt's id encodes its claim, so there is one right one.
-    fn check_receipt(&mut self, user: u64, id: Option<&str>) {
-        let problem = match id {
-            Some(id) if ids::is_issue_id(id, self.coupon, user) => return,
-            Some(id) => format!("issue id {id} is not this coupon's and user's"),
-            None => "told issued without an issue id".to_owned(),
+    /// A receipt's id encodes its claim, so there is one right one. Place and time are compared when rows are known.
+    fn receipt(&mut self, user: u64, line: &Line<'_>) {
+        let issued_at = line.issued_at.map(clock::parse);
+        let problem = match (line.issue_id, issued_at) {
+            (None, _) => Some("told issued without an issue id".to_owned()),
+            (Some(id), _) if !ids::is_issue_id(id, self.coupon, user) => {
+                Some(format!("issue id {id} is not this coupon's and user's"))
+            }
+            (_, Some(None)) => Some(format!("told issued at {:?}", line.issued_at.unwrap_or_default())),
+            _ => None,
         };
-        self.record.wrong.push(Offender::user(user, problem));
+        self.record.wrong.extend(problem.map(|problem| Offender::user(user, problem)));
+        self.record.receipts.push(Receipt { user, place: line.place, issued_at: issued_at.flatten() });
     }
 
     fn end(self) {
@@ -361,6 +393,26 @@ pub(crate) mod tests {
         .unwrap();
         let users: Vec<_> = record.wrong.iter().map(|wrong| wrong.user.unwrap()).collect();
         assert_eq!(users, [1, 3]);
+    }
+
+    #[test]
+    fn receipts_keep_place_and_time_and_do_without_in_older_records() {
+        let id = ids::issue_id(COUPON, 1);
+        let answer = |number: u64, more: &str| {
+            format!(r#"{{"answer":{number},"at":2,"outcome":"ISSUED","issueId":"{id}"{more}}}"#)
+        };
+        let record = read(&[
+            r#"{"attempt":0,"user":1,"at":1}"#,
+            r#"{"attempt":1,"user":1,"at":1}"#,
+            r#"{"attempt":2,"user":1,"at":1}"#,
+            &answer(0, r#","place":3,"issuedAt":"1970-01-01T00:00:01.002Z""#),
+            &answer(1, ""),
+            &answer(2, r#","issuedAt":"yesterday""#),
+        ])
+        .unwrap();
+        let told: Vec<_> = record.receipts.iter().map(|told| (told.place, told.issued_at)).collect();
+        assert_eq!(told, [(Some(3), Some(1_002)), (None, None), (None, None)]);
+        assert_eq!(record.wrong, [Offender::user(1, "told issued at \"yesterday\"")]);
     }
 
     #[test]

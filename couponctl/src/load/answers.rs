@@ -8,15 +8,17 @@
 //! {"run":"…","coupon":7,"target":"127.0.0.1:8080","at":1800000000000}
 //! {"attempt":0,"user":42,"at":1800000000001}
 //! {"answer":0,"at":1800000000003,"status":202,"outcome":"PENDING"}
-//! {"answer":0,"at":1800000000254,"status":200,"outcome":"ISSUED","issueId":"…","followed":true,"asked":1800000000253}
+//! {"answer":0,"at":1800000000254,"status":200,"outcome":"ISSUED","issueId":"…","place":3,"issuedAt":"2027-01-15T08:00:00.002Z","followed":true,"asked":1800000000253}
 //! ```
+//!
+//! The file is locked as long as the load runs, so that nobody takes half of a record for the whole.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::outcome::Judged;
@@ -60,6 +62,11 @@ pub(crate) struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issue_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<u64>,
+    /// As the receipt says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'a str>,
     /// The answer of the status API after a PENDING.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -77,7 +84,9 @@ impl<'a> Answer<'a> {
             status,
             outcome: judged.outcome.name(),
             code: judged.code.as_deref(),
-            issue_id: judged.issue_id.as_deref(),
+            issue_id: judged.receipt.issue_id.as_deref(),
+            place: judged.receipt.place,
+            issued_at: judged.receipt.issued_at.as_deref(),
             ..Self::default()
         }
     }
@@ -85,8 +94,7 @@ impl<'a> Answer<'a> {
 
 impl Record {
     pub(crate) fn create(path: &Path, coupon: u64, target: &str, now_ms: u64) -> Result<Self> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write the answers to {}", path.display()))?;
+        let file = open(path).with_context(|| format!("cannot write the answers to {}", path.display()))?;
         let mut inner = Inner { file, pending: Vec::with_capacity(64 << 10) };
         let run = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
         inner.push(&Header { run, coupon, target, at: now_ms })?;
@@ -115,6 +123,21 @@ impl Record {
     }
 }
 
+/// What an earlier load wrote is thrown away only when that has ended.
+fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
+    ensure!(!is_locked(&file.try_lock()), "another load still writes there");
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
+
+/// Whether somebody else holds it; where files can't be locked, nobody does.
+pub(crate) fn is_locked(tried: &std::result::Result<(), TryLockError>) -> bool {
+    matches!(tried, Err(TryLockError::WouldBlock))
+}
+
 impl Inner {
     fn push(&mut self, line: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.pending, line)?;
@@ -132,7 +155,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::outcome::Outcome;
+    use crate::load::outcome::{Outcome, Receipt};
 
     #[test]
     fn an_attempt_stands_in_the_file_before_it_is_sent() {
@@ -142,12 +165,16 @@ mod tests {
         let read = || std::fs::read_to_string(&path).unwrap();
         record.attempt(0, 42, 6).unwrap();
         assert!(read().ends_with("{\"attempt\":0,\"user\":42,\"at\":6}\n"), "{}", read());
-        let judged = Judged { outcome: Outcome::Issued, code: None, issue_id: Some("x".into()) };
+        let receipt = Receipt { issue_id: Some("x".into()), place: Some(3), issued_at: Some("t".into()) };
+        let judged = Judged { receipt, ..Judged::bare(Outcome::Issued) };
         record.answer(&Answer::new(0, 7, Some(200), &judged)).unwrap();
         record.attempt(1, 43, 8).unwrap();
         let text = read();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], r#"{"answer":0,"at":7,"status":200,"outcome":"ISSUED","issueId":"x"}"#);
+        assert_eq!(
+            lines[2],
+            r#"{"answer":0,"at":7,"status":200,"outcome":"ISSUED","issueId":"x","place":3,"issuedAt":"t"}"#
+        );
         assert_eq!(lines[3], r#"{"attempt":1,"user":43,"at":8}"#);
     }
 }

@@ -155,14 +155,13 @@ impl Worker {
     }
 
     fn judge(&self, result: &Result<Exchange, Failure>) -> Judged {
-        let bare = |outcome| Judged { outcome, code: None, issue_id: None };
         match result {
             Ok(Exchange { response, .. }) if self.run.claim => {
                 outcome::of_claim(response.status, &response.body)
             }
             Ok(Exchange { response, .. }) => outcome::of_other(response.status, &response.body),
-            Err(Failure::NotSent(_)) => bare(Outcome::NotSent),
-            Err(Failure::Cut(_)) => bare(Outcome::Unknown),
+            Err(Failure::NotSent(_)) => Judged::bare(Outcome::NotSent),
+            Err(Failure::Cut(_)) => Judged::bare(Outcome::Unknown),
         }
     }
 

@@ -97,11 +97,9 @@ async fn follow(run: &Run, job: Job, permits: &Semaphore) -> Option<Outcome> {
 /// ISSUED and NONE are final, all else is not.
 fn judge(status: u16, body: &[u8]) -> Option<Judged> {
     let body: Body = serde_json::from_slice(body).ok()?;
-    let judged =
-        |outcome, code: Option<&str>, issue_id| Judged { outcome, code: code.map(str::to_owned), issue_id };
     match (status, body.status.as_str()?) {
-        (200, "ISSUED") => Some(judged(Outcome::Issued, None, body.issue_id)),
-        (200, "NONE") => Some(judged(Outcome::Refused, Some("NONE"), None)),
+        (200, "ISSUED") => Some(Judged { receipt: body.into_receipt(), ..Judged::bare(Outcome::Issued) }),
+        (200, "NONE") => Some(Judged::refused("NONE".to_owned())),
         _ => None,
     }
 }
@@ -112,8 +110,9 @@ mod tests {
 
     #[test]
     fn only_issued_and_none_are_final() {
-        let issued = judge(200, br#"{"issueId":"x","status":"ISSUED"}"#).unwrap();
-        assert_eq!((issued.outcome, issued.issue_id.as_deref()), (Outcome::Issued, Some("x")));
+        let issued = judge(200, br#"{"issueId":"x","place":3,"status":"ISSUED"}"#).unwrap();
+        assert_eq!((issued.outcome, issued.receipt.place), (Outcome::Issued, Some(3)));
+        assert_eq!(issued.receipt.issue_id.as_deref(), Some("x"));
         assert_eq!(judge(200, br#"{"status":"NONE"}"#).unwrap().code.as_deref(), Some("NONE"));
         assert_eq!(judge(200, br#"{"status":"PENDING"}"#), None);
         assert_eq!(judge(503, br#"{"status":503,"code":"OVERLOADED"}"#), None);

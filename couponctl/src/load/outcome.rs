@@ -56,7 +56,18 @@ pub(crate) struct Judged {
     pub(crate) outcome: Outcome,
     /// Of a refusal: the problem's code, `HTTP_nnn` where it has none.
     pub(crate) code: Option<String>,
-    pub(crate) issue_id: Option<String>,
+    /// Of a yes; else empty.
+    pub(crate) receipt: Receipt,
+}
+
+impl Judged {
+    pub(crate) fn bare(outcome: Outcome) -> Self {
+        Self { outcome, code: None, receipt: Receipt::default() }
+    }
+
+    pub(crate) fn refused(code: String) -> Self {
+        Self { code: Some(code), ..Self::bare(Outcome::Refused) }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,27 +75,40 @@ pub(crate) struct Judged {
 pub(crate) struct Body {
     pub(crate) code: Option<String>,
     pub(crate) status: serde_json::Value, // text in a receipt, a number in a problem
-    pub(crate) issue_id: Option<String>,
-    pub(crate) receipt: Option<Receipt>,
+    issue_id: Option<String>,
+    place: Option<u64>,
+    issued_at: Option<String>,
+    /// The first one, when it was issued before.
+    receipt: Option<Receipt>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+impl Body {
+    /// What the body is itself, where it says ISSUED.
+    pub(crate) fn into_receipt(self) -> Receipt {
+        Receipt { issue_id: self.issue_id, place: self.place, issued_at: self.issued_at }
+    }
+}
+
+/// What a winner was told, as it was said.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Receipt {
     pub(crate) issue_id: Option<String>,
+    pub(crate) place: Option<u64>,
+    pub(crate) issued_at: Option<String>,
 }
 
 /// The answer to a claim.
 pub(crate) fn of_claim(status: u16, body: &[u8]) -> Judged {
     let body: Body = serde_json::from_slice(body).unwrap_or_default();
-    let judged = |outcome, issue_id| Judged { outcome, code: None, issue_id };
+    let told = |outcome, receipt| Judged { receipt, ..Judged::bare(outcome) };
     match (status, body.status.as_str(), body.code.as_deref()) {
-        (200, Some("ISSUED"), _) if body.issue_id.is_some() => judged(Outcome::Issued, body.issue_id),
-        (202, _, _) => judged(Outcome::Pending, None),
+        (200, Some("ISSUED"), _) if body.issue_id.is_some() => told(Outcome::Issued, body.into_receipt()),
+        (202, _, _) => Judged::bare(Outcome::Pending),
         (409, _, Some("COUPON_ALREADY_ISSUED")) => {
-            judged(Outcome::AlreadyIssued, body.receipt.and_then(|receipt| receipt.issue_id))
+            told(Outcome::AlreadyIssued, body.receipt.unwrap_or_default())
         }
-        (409, _, Some("COUPON_SOLD_OUT")) => judged(Outcome::SoldOut, None),
+        (409, _, Some("COUPON_SOLD_OUT")) => Judged::bare(Outcome::SoldOut),
         _ => refused(status, body.code),
     }
 }
@@ -92,7 +116,7 @@ pub(crate) fn of_claim(status: u16, body: &[u8]) -> Judged {
 /// The answer of any other route.
 pub(crate) fn of_other(status: u16, body: &[u8]) -> Judged {
     if (200..400).contains(&status) {
-        return Judged { outcome: Outcome::Ok, code: None, issue_id: None };
+        return Judged::bare(Outcome::Ok);
     }
     let body: Body = serde_json::from_slice(body).unwrap_or_default();
     refused(status, body.code)
@@ -101,40 +125,40 @@ pub(crate) fn of_other(status: u16, body: &[u8]) -> Judged {
 fn refused(status: u16, code: Option<String>) -> Judged {
     let code =
         code.filter(|code| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
-    Judged {
-        outcome: Outcome::Refused,
-        code: Some(code.unwrap_or_else(|| format!("HTTP_{status}"))),
-        issue_id: None,
-    }
+    Judged::refused(code.unwrap_or_else(|| format!("HTTP_{status}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn claim(status: u16, body: &str) -> (Outcome, Option<String>, Option<String>) {
+    fn claim(status: u16, body: &str) -> (Outcome, Option<String>, Receipt) {
         let judged = of_claim(status, body.as_bytes());
-        (judged.outcome, judged.code, judged.issue_id)
+        (judged.outcome, judged.code, judged.receipt)
     }
 
     #[test]
     fn answers_to_a_claim() {
-        let receipt =
-            r#"{"issueId":"x-1","couponId":1,"userId":2,"place":3,"status":"ISSUED","issuedAt":"t"}"#;
-        assert_eq!(claim(200, receipt), (Outcome::Issued, None, Some("x-1".into())));
+        let receipt = r#"{"issueId":"x-1","couponId":1,"userId":2,"place":3,"status":"ISSUED","issuedAt":"2026-11-21T10:00:00.007Z"}"#;
+        let told = || Receipt {
+            issue_id: Some("x-1".into()),
+            place: Some(3),
+            issued_at: Some("2026-11-21T10:00:00.007Z".into()),
+        };
+        assert_eq!(claim(200, receipt), (Outcome::Issued, None, told()));
         let again = format!(r#"{{"status":409,"code":"COUPON_ALREADY_ISSUED","receipt":{receipt}}}"#);
-        assert_eq!(claim(409, &again), (Outcome::AlreadyIssued, None, Some("x-1".into())));
+        assert_eq!(claim(409, &again), (Outcome::AlreadyIssued, None, told()));
         assert_eq!(claim(202, r#"{"status":"PENDING"}"#).0, Outcome::Pending);
         assert_eq!(claim(409, r#"{"status":409,"code":"COUPON_SOLD_OUT"}"#).0, Outcome::SoldOut);
         let refused = claim(503, r#"{"status":503,"code":"OVERLOADED"}"#);
-        assert_eq!(refused, (Outcome::Refused, Some("OVERLOADED".into()), None));
+        assert_eq!(refused, (Outcome::Refused, Some("OVERLOADED".into()), Receipt::default()));
     }
 
     #[test]
     fn a_promise_without_a_receipt_is_none() {
-        assert_eq!(claim(200, "{}"), (Outcome::Refused, Some("HTTP_200".into()), None));
+        assert_eq!(claim(200, "{}"), (Outcome::Refused, Some("HTTP_200".into()), Receipt::default()));
         assert_eq!(claim(200, "not json").0, Outcome::Refused);
-        assert_eq!(claim(502, "<html>"), (Outcome::Refused, Some("HTTP_502".into()), None));
+        assert_eq!(claim(502, "<html>"), (Outcome::Refused, Some("HTTP_502".into()), Receipt::default()));
         assert_eq!(claim(503, r#"{"code":"a,b\n"}"#).1, Some("HTTP_503".into()));
     }
 

@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_values() {
-        let judged = Judged { outcome: Outcome::Issued, code: None, issue_id: None };
+        let judged = Judged::bare(Outcome::Issued);
         let mut all = Tally::new().unwrap();
         for half in [1..=500, 501..=1_000] {
             let mut tally = Tally::new().unwrap();

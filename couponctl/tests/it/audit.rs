@@ -9,12 +9,13 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, USERS, failed, named};
+use crate::scene::{STOCK, Scene, USERS, failed, named};
 use crate::shop::issue_id;
 
 #[tokio::test]
 async fn all_adds_up() {
     let mut scene = Scene::sold_out(3).await;
+    scene.shop.shelf().undecided = 2;
     let output = scene.run(&[]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
@@ -36,7 +37,9 @@ async fn all_adds_up() {
     let others = report["checks"].as_array().unwrap().iter().filter(|check| check["verdict"] != "ok");
     let others: Vec<_> = others.map(|check| (&check["id"], &check["verdict"])).collect();
     let not_judged = json!("notJudged");
-    assert_eq!(others, [(&json!("I6"), &not_judged), (&json!("I8"), &not_judged)], "without Kafka: {report}");
+    let expected = ["L", "I6", "I8"].map(|id| json!(id));
+    let expected: Vec<_> = expected.iter().map(|id| (id, &not_judged)).collect();
+    assert_eq!(others, expected, "without Kafka: {report}");
 }
 
 #[tokio::test]
@@ -44,7 +47,9 @@ async fn a_lost_row_is_found() {
     let mut scene = Scene::sold_out(0).await;
     let (user, coupon) = (scene.winner(), scene.coupon);
     scene.sql(&format!("DELETE FROM coupon_issues WHERE coupon_id = {coupon} AND user_id = {user}")).await;
+    let claims = scene.shop.shelf().claims;
     let report = scene.audit(&[]).await;
+    assert_eq!(scene.shop.shelf().claims, claims + STOCK - 1, "who has no row does not claim");
     let failed = failed(&report);
     assert_eq!(report["lost"], 1);
     assert!(failed.contains(&named("I1", &[user])), "{failed:?}");
@@ -77,7 +82,7 @@ async fn an_over_issue_is_found() {
         let values = format!("({coupon}, {user}, {place}, {place}, 4000000000000)");
         scene.sql(&format!("INSERT INTO coupon_issues VALUES {values}")).await;
         scene.redis(redis::cmd("SADD").arg(scene.key()).arg(user)).await;
-        scene.shop.shelf().issued.insert(user, issue_id(coupon, user));
+        scene.shop.shelf().issue(user, 4_000_000_000_000);
     }
     scene.sql("UPDATE issue_coupons SET `count` = 52").await;
     let report = scene.audit(&[]).await;
@@ -98,10 +103,89 @@ async fn an_extra_member_in_redis_is_found_and_may_be_permitted() {
 #[tokio::test]
 async fn a_winner_who_gets_another_receipt_is_found() {
     let mut scene = Scene::sold_out(0).await;
-    let user = scene.winner();
-    scene.shop.shelf().issued.insert(user, issue_id(scene.coupon, user + 1));
+    let [one, other, third] = scene.shop.shelf().winners()[..3].try_into().unwrap();
+    scene.shop.shelf().issued(one).id = issue_id(scene.coupon, one + 1);
+    scene.shop.shelf().issued(other).place = 77;
+    scene.shop.shelf().issued(third).at = 6;
+    let mut expected = [one, other, third];
+    expected.sort_unstable();
+    assert_eq!(failed(&scene.audit(&[]).await), [named("I7", &expected)]);
+}
+
+/// A receipt as the load heard it, of another place or time than the winner's.
+#[tokio::test]
+async fn a_recorded_receipt_of_another_place_or_time_is_found() {
+    let mut scene = Scene::sold_out(0).await;
+    let winners = scene.shop.shelf().winners();
+    let text = fs::read_to_string(&scene.answers).unwrap();
+    scene.change_record(|line| match line["place"].as_u64() {
+        Some(1) => line["place"] = json!(2),
+        Some(2) => line["issuedAt"] = json!("1970-01-01T00:00:00.006Z"),
+        _ => {}
+    });
+    let report = scene.report(&[]);
+    let mut expected = [winners[0], winners[1]];
+    expected.sort_unstable();
+    assert_eq!(failed(&report), [named("I7", &expected)], "{report}");
+
+    // A record of before the load wrote them down.
+    fs::write(&scene.answers, text).unwrap();
+    scene.change_record(|line| {
+        for field in ["place", "issuedAt"] {
+            line.as_object_mut().unwrap().remove(field);
+        }
+    });
     let report = scene.audit(&[]).await;
-    assert_eq!(failed(&report), [named("I7", &[user])]);
+    assert_eq!(failed(&report), []);
+    let what = "each receipt has the winner's place and time";
+    let check = report["checks"].as_array().unwrap().iter().find(|check| check["what"] == what).unwrap();
+    assert_eq!(check["verdict"], "notJudged");
+}
+
+/// Whoever was told ISSUED and has no row does not get one by being asked about.
+#[tokio::test]
+async fn asking_again_issues_nothing() {
+    let mut scene = Scene::sold_out(0).await;
+    let loser = (1..=USERS).find(|user| !scene.shop.shelf().issued.contains_key(user)).unwrap();
+    let id = issue_id(scene.coupon, loser);
+    scene.tell(loser, &json!({"status": 200, "outcome": "ISSUED", "issueId": id}));
+    scene.shop.shelf().stock += 1;
+    let claims = scene.shop.shelf().claims;
+    let report = scene.audit(&[]).await;
+    assert!(!scene.shop.shelf().issued.contains_key(&loser), "it was issued by the audit");
+    assert_eq!(scene.shop.shelf().claims, claims + STOCK, "each winner with a row claims again");
+    let failed = failed(&report);
+    assert!(failed.contains(&named("I1", &[loser])) && failed.contains(&named("I7", &[loser])), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_coupon_that_nobody_knows_is_refused() {
+    let mut scene = Scene::sold_out(0).await;
+    let output = scene.run_without_record(&["--coupon", "7"], &[]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(error.contains("--coupon 7: nobody knows it") && error.lines().count() == 1, "{error}");
+
+    // One that is only shown, as before its first claim.
+    scene.sql("DELETE FROM coupon_issues").await;
+    scene.sql("DELETE FROM issue_coupons").await;
+    scene.redis(redis::cmd("DEL").arg(scene.key())).await;
+    scene.shop.shelf().issued.clear();
+    let output = scene.run_without_record(&["--coupon", &scene.coupon.to_string()], &[]);
+    assert!(output.status.success(), "{output:?}");
+    scene.audit(&[]).await;
+}
+
+#[tokio::test]
+async fn a_record_that_is_still_written_is_refused() {
+    let mut scene = Scene::sold_out(0).await;
+    let load = fs::File::open(&scene.answers).unwrap();
+    load.lock().unwrap();
+    let output = scene.run(&[]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("still runs") && error.lines().count() == 1, "{error}");
+    drop(load);
+    assert_eq!(failed(&scene.audit(&[]).await), []);
 }
 
 #[tokio::test]
@@ -124,7 +208,10 @@ async fn a_wrong_count_and_a_gap_in_the_places_are_found() {
         .sql(&format!("UPDATE coupon_issues SET place = 77 WHERE coupon_id = {coupon} AND user_id = {user}"))
         .await;
     let report = scene.audit(&[]).await;
-    assert_eq!(failed(&report), [named("P", &[user]), named("I5", &[])]);
+    assert_eq!(
+        failed(&report),
+        [named("P", &[user]), named("I5", &[]), named("I7", &[user]), named("I7", &[user])]
+    );
 }
 
 #[tokio::test]

@@ -64,6 +64,10 @@ fn a_ramp_with_repeats_counts_exactly_and_records_everything() {
     assert_eq!(records[0]["coupon"], COUPON);
     let told: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "ISSUED").collect();
     assert_eq!(told.len(), 100);
+    assert!(told.iter().all(|told| told["issuedAt"] == "1970-01-01T00:00:00.005Z"), "as the shop says");
+    let mut places: Vec<u64> = told.iter().map(|told| told["place"].as_u64().unwrap()).collect();
+    places.sort_unstable();
+    assert_eq!(places, (1..=100).collect::<Vec<_>>());
     for attempt in 0..600 {
         let asked = records.iter().position(|record| record["attempt"] == attempt).unwrap();
         let answered = records.iter().position(|record| record["answer"] == attempt).unwrap();
@@ -218,8 +222,17 @@ fn a_kill_leaves_every_attempt_in_the_record() {
         }
         thread::sleep(Duration::from_millis(50));
     }
+    // Nobody else reads or writes the record meanwhile.
+    let locked =
+        || matches!(fs::File::open(&answers).unwrap().try_lock_shared(), Err(fs::TryLockError::WouldBlock));
+    assert!(locked());
+    let second =
+        ["load", "--gateway", &url, "--coupon", "7", "--tokens", text(&csv), "--answers", text(&answers)];
+    let error = String::from_utf8(couponctl(&second).stderr).unwrap();
+    assert!(error.contains("another load still writes there") && error.lines().count() == 1, "{error}");
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(!locked());
     assert_eq!(attempts(), 8);
 }
 

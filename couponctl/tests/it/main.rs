@@ -8,6 +8,7 @@ mod ledger;
 mod load;
 mod log;
 mod replay;
+mod sale;
 mod scene;
 mod servers;
 mod shop;

@@ -16,6 +16,14 @@ fn problems(report: &serde_json::Value, id: &str, what: &str) -> String {
     offenders.map(|offender| offender["problem"].as_str().unwrap()).collect::<Vec<_>>().join("; ")
 }
 
+/// The winners of places 1 and 2, sorted.
+fn first_two(scene: &Scene) -> Vec<u64> {
+    let mut users = scene.shop.shelf().winners();
+    users.truncate(2);
+    users.sort_unstable();
+    users
+}
+
 #[tokio::test]
 async fn log_and_tables_agree() {
     let mut scene = Scene::with_log(3).await;
@@ -31,7 +39,7 @@ async fn log_and_tables_agree() {
 #[tokio::test]
 async fn two_winners_who_changed_places_are_found() {
     let mut scene = Scene::with_log(0).await;
-    let users: Vec<u64> = scene.shop.shelf().issued.keys().copied().take(2).collect();
+    let users = first_two(&scene);
     scene
         .sql(&format!(
             "UPDATE coupon_issues SET place = 3 - place WHERE user_id IN ({}, {})",
@@ -39,22 +47,23 @@ async fn two_winners_who_changed_places_are_found() {
         ))
         .await;
     let report = scene.audit(&[]).await;
-    assert_eq!(failed(&report), [named("I8", &users)]);
+    assert_eq!(failed(&report), [named("I7", &users), named("I7", &users), named("I8", &users)]);
     assert!(problems(&report, "I8", "rows").contains("place is 2, by the log 1"));
+    assert!(problems(&report, "I7", "place and time").contains("in its row it is"));
 }
 
 #[tokio::test]
 async fn a_wrong_offset_and_a_wrong_time_are_found() {
     let mut scene = Scene::with_log(0).await;
-    let users: Vec<u64> = scene.shop.shelf().issued.keys().copied().take(2).collect();
+    let users = first_two(&scene);
     scene
         .sql(&format!("UPDATE coupon_issues SET log_offset = log_offset + 1 WHERE user_id = {}", users[0]))
         .await;
     scene
         .sql(&format!("UPDATE coupon_issues SET issued_at = issued_at - 1 WHERE user_id = {}", users[1]))
         .await;
-    let report = scene.audit(&[]).await;
-    assert_eq!(failed(&report), [named("I8", &users)]);
+    let late = named("I7", &users[1..]);
+    assert_eq!(failed(&scene.audit(&[]).await), [late.clone(), late, named("I8", &users)]);
 }
 
 /// A winner of the log without a row, who was told so; and a row that the log does not give.
@@ -65,7 +74,7 @@ async fn a_missing_row_and_one_too_many_are_found() {
     scene.sql(&format!("UPDATE coupon_issues SET user_id = 999999 WHERE user_id = {user}")).await;
     scene.redis(redis::cmd("SREM").arg(scene.key()).arg(user)).await;
     scene.redis(redis::cmd("SADD").arg(scene.key()).arg(999_999)).await;
-    scene.shop.shelf().issued.insert(999_999, issue_id(scene.coupon, 999_999));
+    scene.shop.shelf().issue(999_999, 5);
     let report = scene.audit(&["--sample", "0"]).await;
     let failed = failed(&report);
     for expected in [named("I1", &[user]), named("A", &[999_999]), named("I8", &[user, 999_999])] {
@@ -140,15 +149,39 @@ async fn a_dead_letter_is_a_fault_unless_it_is_expected() {
     assert_eq!(failed(&scene.audit(&["--dead-letters-expected", "1"]).await), []);
 }
 
-/// A claim that was answered PENDING won; whoever asks again an hour later must not hear a refusal.
-#[tokio::test]
-async fn a_refused_winner_is_found_by_the_log_alone() {
-    let mut scene = Scene::with_log(1).await;
+/// The winner whose claim was answered PENDING, so that the log alone tells of it.
+fn unheard(scene: &Scene) -> u64 {
     let told = std::fs::read_to_string(&scene.answers).unwrap();
-    let users: Vec<u64> = scene.shop.shelf().issued.keys().copied().collect();
-    let unheard = users.iter().find(|user| !told.contains(&issue_id(scene.coupon, **user)));
-    let user = *unheard.unwrap();
+    let users = scene.shop.shelf().winners();
+    users.into_iter().find(|user| !told.contains(&issue_id(scene.coupon, *user))).unwrap()
+}
+
+#[tokio::test]
+async fn a_winner_who_is_refused_an_hour_later_is_found_by_the_log_alone() {
+    let mut scene = Scene::with_log(1).await;
+    let user = unheard(&scene);
     scene.tell(user, &json!({"status": 409, "outcome": "SOLD_OUT"}));
+    assert_eq!(failed(&scene.audit(&[]).await), [named("I7", &[user])]);
+}
+
+/// A record is stamped a moment before it can be read: a refusal in between is true.
+#[tokio::test]
+async fn a_refusal_right_after_the_append_is_a_fault_only_without_tolerance() {
+    let mut scene = Scene::with_log(1).await;
+    let user = unheard(&scene);
+    let won = scene.shop.shelf().issued(user).at;
+    scene.tell(user, &json!({"status": 409, "outcome": "REFUSED", "code": "COUPON_ENDED"}));
+    let ask = |sent: u64| {
+        scene.change_record(|line| {
+            if line["attempt"] == 777_777 || line["answer"] == 777_777 {
+                line["at"] = json!(sent);
+            }
+        });
+    };
+    ask(won + 50);
+    assert_eq!(failed(&scene.report(&[])), []);
+    assert_eq!(failed(&scene.report(&["--clock-tolerance", "0s"])), [named("I7", &[user])]);
+    ask(won + 51);
     assert_eq!(failed(&scene.audit(&[]).await), [named("I7", &[user])]);
 }
 
@@ -200,6 +233,9 @@ async fn all_coupons_are_looked_at_those_of_the_log_alone_too() {
         problems(&report, "I8", "digests")
             .contains(&format!("coupon {other}: defined in the log and not in the tables"))
     );
+    let alone = scene.run_without_record(&["--coupon", &other.to_string()], &["--json"]);
+    let alone: serde_json::Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!((&alone["coupon"], &alone["ok"]), (&json!(other), &json!(false)), "the log knows it: {alone}");
     let mut coupons: Vec<u64> =
         report["coupons"].as_array().unwrap().iter().map(|it| it["coupon"].as_u64().unwrap()).collect();
     coupons.sort_unstable();
@@ -208,7 +244,10 @@ async fn all_coupons_are_looked_at_those_of_the_log_alone_too() {
     assert_eq!(coupons, expected);
     let faulty =
         report["coupons"].as_array().unwrap().iter().find(|it| it["coupon"] == scene.coupon).unwrap();
-    assert_eq!(failed(faulty), [named("P", &[user]), named("I8", &[user])]);
+    assert_eq!(
+        failed(faulty),
+        [named("P", &[user]), named("I7", &[user]), named("I7", &[user]), named("I8", &[user])]
+    );
     let table = String::from_utf8(scene.run_on(&["--all"], &[]).stdout).unwrap();
     assert!(
         table.contains("IT DOES NOT ADD UP") && table.contains(&format!("user {user}: has place 77")),

@@ -14,7 +14,7 @@ use crate::log::{
     self, ACCEPTED, ALREADY, Appended, Log, NOOP, SOLD_OUT, TAKEN, WINDOW, claimed, defined, noop,
 };
 use crate::servers::Servers;
-use crate::shop::{Shelf, Shop};
+use crate::shop::{Shelf, Shop, rfc3339};
 use crate::{couponctl, text};
 
 pub(crate) const STOCK: u64 = 50;
@@ -52,7 +52,7 @@ impl Scene {
         let redis = servers.redis().await;
         let mut scene =
             Self { coupon, folder, servers, shop, mysql, redis, database, csv, answers, log: None };
-        let winners: Vec<u64> = scene.shop.shelf().issued.keys().copied().collect();
+        let winners = scene.shop.shelf().winners();
         assert_eq!(winners.len() as u64, STOCK);
         scene
             .sql(&format!(
@@ -73,7 +73,7 @@ impl Scene {
     pub(crate) async fn with_log(pending: u64) -> Self {
         let mut scene = Self::sold_out(pending).await;
         let (coupon, mut log) = (scene.coupon, Log::create().await);
-        let winners: Vec<u64> = scene.shop.shelf().issued.keys().copied().collect();
+        let winners = scene.shop.shelf().winners();
         let mut records =
             vec![(defined(coupon, 1, u32::try_from(STOCK).unwrap()), TAKEN, 0), (noop(), NOOP, 0)];
         records.extend((1..).zip(&winners).map(|(place, user)| (claimed(coupon, *user), ACCEPTED, place)));
@@ -87,22 +87,71 @@ impl Scene {
             let Appended { offset, at } = appended;
             let to = format!("SET log_offset = {offset}, issued_at = {at} WHERE user_id = {user}");
             scene.sql(&format!("UPDATE coupon_issues {to}")).await;
+            scene.shop.shelf().issued(*user).at = *at;
         }
+        scene.change_record(|line| {
+            if let Some(place) = line["place"].as_u64() {
+                let at = appended[1 + usize::try_from(place).unwrap()].at;
+                line["issuedAt"] = rfc3339(at).into();
+            }
+        });
         scene.begin_record(appended[appended.len() - 1].at + 1);
         scene.log = Some(log);
         scene
     }
 
+    /// With a log, a stock that lasts, and a record in which nobody has asked yet.
+    pub(crate) async fn on_sale() -> Self {
+        let mut scene = Self::with_log(0).await;
+        let raised = (defined(scene.coupon, 2, 1_000_000), TAKEN, 0);
+        scene.log().append(1, &[raised]).await;
+        scene.sql("UPDATE issue_coupons SET version = 2, stock = 1000000").await;
+        scene.write_tables().await;
+        let text = fs::read_to_string(&scene.answers).unwrap();
+        fs::write(&scene.answers, format!("{}\n", text.lines().next().unwrap())).unwrap();
+        scene
+    }
+
+    /// The doorman lets somebody in.
+    pub(crate) async fn admit(&mut self, user: u64) {
+        self.redis(redis::cmd("SADD").arg(self.key()).arg(user)).await;
+    }
+
+    pub(crate) async fn expel(&mut self, user: u64) {
+        self.redis(redis::cmd("SREM").arg(self.key()).arg(user)).await;
+    }
+
+    /// A claim wins; it is shown, and then written.
+    pub(crate) async fn sell(&mut self, user: u64) {
+        let (coupon, place) = (self.coupon, self.shop.shelf().issued.len() as u64 + 1);
+        let record = (claimed(coupon, user), ACCEPTED, u32::try_from(place).unwrap());
+        let Appended { offset, at } = self.log().append(1, &[record]).await[0];
+        self.shop.shelf().issue(user, at);
+        self.sql("START TRANSACTION").await;
+        self.sql(&format!("INSERT INTO coupon_issues VALUES ({coupon}, {user}, {place}, {offset}, {at})"))
+            .await;
+        self.sql("UPDATE issue_coupons SET `count` = `count` + 1").await;
+        self.write_tables().await;
+        self.sql("COMMIT").await;
+    }
+
     /// Moves the load's record in time, so that it begins then.
     pub(crate) fn begin_record(&self, at: u64) {
+        let mut first = None;
+        self.change_record(|line| {
+            let was = line["at"].as_u64().unwrap();
+            line["at"] = (was - *first.get_or_insert(was) + at).into();
+        });
+    }
+
+    pub(crate) fn change_record(&self, mut each: impl FnMut(&mut Value)) {
         let text = fs::read_to_string(&self.answers).unwrap();
-        let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let first = lines[0]["at"].as_u64().unwrap();
-        for line in &mut lines {
-            line["at"] = (line["at"].as_u64().unwrap() - first + at).into();
-        }
-        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-        fs::write(&self.answers, lines.join("\n") + "\n").unwrap();
+        let changed = text.lines().map(|line| {
+            let mut line = serde_json::from_str(line).unwrap();
+            each(&mut line);
+            format!("{line}\n")
+        });
+        fs::write(&self.answers, changed.collect::<String>()).unwrap();
     }
 
     /// Adds an attempt of a user and its answer to the record, an hour later.
@@ -141,12 +190,21 @@ impl Scene {
     }
 
     pub(crate) fn run_on(&self, which: &[&str], more: &[&str]) -> Output {
+        self.run_without_record(&[which, &["--answers", text(&self.answers)]].concat(), more)
+    }
+
+    pub(crate) fn run_without_record(&self, which: &[&str], more: &[&str]) -> Output {
+        let args = self.arguments(which, more);
+        couponctl(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Of an audit.
+    pub(crate) fn arguments(&self, which: &[&str], more: &[&str]) -> Vec<String> {
         let (api, folder) = (self.shop.url(), self.folder.path());
         let options = [self.servers.mysql_options(folder), self.servers.redis_options(folder)].concat();
         let log = self.log.as_ref().map(Log::options).unwrap_or_default();
         let mut args = [&["audit"], which].concat();
-        args.extend(["--database", &self.database, "--api", &api]);
-        args.extend(["--answers", text(&self.answers), "--tokens", text(&self.csv)]);
+        args.extend(["--database", &self.database, "--api", &api, "--tokens", text(&self.csv)]);
         args.extend(["--wait", "2s", "--rest", "300ms"]);
         args.extend(options.iter().chain(&log).map(String::as_str));
         if self.log.is_some() {
@@ -156,7 +214,7 @@ impl Scene {
             args.extend(["--sample", "200"]);
         }
         args.extend(more);
-        couponctl(&args)
+        args.into_iter().map(str::to_owned).collect()
     }
 
     /// Runs the audit to its end.
@@ -186,7 +244,7 @@ impl Scene {
     }
 }
 
-fn report(output: &Output) -> Value {
+pub(crate) fn report(output: &Output) -> Value {
     let error = String::from_utf8_lossy(&output.stderr);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{error}"));
     assert_eq!(output.status.success(), report["ok"] == true, "{report}");

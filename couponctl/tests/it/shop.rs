@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,10 +19,52 @@ pub(crate) struct Shelf {
     pub(crate) stock: u64,
     /// The first so many claims are answered PENDING, though they won.
     pub(crate) pending: u64,
-    /// User to issue id, as told.
-    pub(crate) issued: BTreeMap<u64, String>,
+    /// What users are told.
+    pub(crate) issued: BTreeMap<u64, Issued>,
     /// Claims that arrived.
     pub(crate) claims: u64,
+    /// The next so many questions for the status are answered PENDING.
+    pub(crate) undecided: u64,
+    /// What the coupon shows as issued, instead of the truth.
+    pub(crate) shown: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Issued {
+    pub(crate) id: String,
+    pub(crate) place: u64,
+    /// Unix milliseconds.
+    pub(crate) at: u64,
+}
+
+impl Shelf {
+    pub(crate) fn issue(&mut self, user: u64, at: u64) {
+        let (id, place) = (issue_id(self.coupon, user), self.issued.len() as u64 + 1);
+        self.issued.insert(user, Issued { id, place, at });
+    }
+
+    pub(crate) fn issued(&mut self, user: u64) -> &mut Issued {
+        self.issued.get_mut(&user).unwrap()
+    }
+
+    /// Users in the order of their places.
+    pub(crate) fn winners(&self) -> Vec<u64> {
+        let mut winners: Vec<u64> = self.issued.keys().copied().collect();
+        winners.sort_by_key(|user| self.issued[user].place);
+        winners
+    }
+
+    fn receipt(&self, user: u64) -> Option<Value> {
+        let Issued { id, place, at } = self.issued.get(&user)?;
+        Some(
+            json!({"issueId": id, "couponId": self.coupon, "userId": user, "place": place, "status": "ISSUED",
+                    "issuedAt": rfc3339(*at)}),
+        )
+    }
+}
+
+pub(crate) fn rfc3339(at: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at)).to_string()
 }
 
 /// A shop on a port of its own; it lives as long as the test's process.
@@ -79,11 +122,6 @@ pub(crate) fn issue_id(coupon: u64, user: u64) -> String {
     uuid::Uuid::from_u128(bits).to_string()
 }
 
-fn receipt(coupon: u64, user: u64, place: usize) -> Value {
-    json!({"issueId": issue_id(coupon, user), "couponId": coupon, "userId": user, "place": place, "status": "ISSUED",
-           "issuedAt": "2026-11-21T10:00:00Z"})
-}
-
 async fn claim(
     State(shelf): State<Arc<Mutex<Shelf>>>,
     headers: HeaderMap,
@@ -91,12 +129,9 @@ async fn claim(
 ) -> Response {
     let user = user(&headers);
     let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-    let coupon = shelf.coupon;
-    assert_eq!(body["couponId"], coupon);
+    assert_eq!(body["couponId"], shelf.coupon);
     shelf.claims += 1;
-    if let Some(id) = shelf.issued.get(&user) {
-        let mut receipt = receipt(coupon, user, 1);
-        receipt["issueId"] = json!(id);
+    if let Some(receipt) = shelf.receipt(user) {
         let problem = json!({"status": 409, "code": "COUPON_ALREADY_ISSUED", "receipt": receipt});
         return (StatusCode::CONFLICT, Json(problem)).into_response();
     }
@@ -104,26 +139,30 @@ async fn claim(
         return (StatusCode::CONFLICT, Json(json!({"status": 409, "code": "COUPON_SOLD_OUT"})))
             .into_response();
     }
-    shelf.issued.insert(user, issue_id(coupon, user));
+    shelf.issue(user, 5);
     if shelf.claims <= shelf.pending {
         return (StatusCode::ACCEPTED, Json(json!({"status": "PENDING"}))).into_response();
     }
-    Json(receipt(coupon, user, shelf.issued.len())).into_response()
+    Json(shelf.receipt(user)).into_response()
 }
 
 async fn me(State(shelf): State<Arc<Mutex<Shelf>>>, headers: HeaderMap) -> Json<Value> {
     let user = user(&headers);
-    let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-    Json(if shelf.issued.contains_key(&user) {
-        receipt(shelf.coupon, user, 1)
-    } else {
-        json!({"status": "NONE"})
-    })
+    let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    if shelf.undecided > 0 {
+        shelf.undecided -= 1;
+        return Json(json!({"status": "PENDING"}));
+    }
+    Json(shelf.receipt(user).unwrap_or_else(|| json!({"status": "NONE"})))
 }
 
-async fn coupon(State(shelf): State<Arc<Mutex<Shelf>>>) -> Json<Value> {
+async fn coupon(State(shelf): State<Arc<Mutex<Shelf>>>, Path(id): Path<u64>) -> Response {
     let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-    let issued = shelf.issued.len() as u64;
-    Json(json!({"couponId": shelf.coupon, "name": "n", "quantity": shelf.stock, "issuedQuantity": issued,
+    if id != shelf.coupon {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let issued = shelf.shown.unwrap_or(shelf.issued.len() as u64);
+    Json(json!({"couponId": id, "name": "n", "quantity": shelf.stock, "issuedQuantity": issued,
                 "remainingQuantity": shelf.stock.saturating_sub(issued), "state": "OPEN"}))
+    .into_response()
 }

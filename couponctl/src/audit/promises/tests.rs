@@ -51,6 +51,40 @@ fn who_was_told_and_has_no_row_or_two_is_named() {
 }
 
 #[test]
+fn place_and_time_of_receipts_are_the_rows_the_logs_and_always_the_same() {
+    let told = |number: u64, place: u64, at: &str| {
+        let [attempt, answer] = heard(number, 1, [1, 2], "ISSUED");
+        let more = format!(r#","place":{place},"issuedAt":"1970-01-01T00:00:00{at}Z"}}"#);
+        [attempt, answer.replace('}', &more)]
+    };
+    let (definition, row) = (definition(9), rows(&[(1, 15)]));
+    let with = |told: &[[String; 2]], rows: &[Row], log| {
+        let record = record(&[&lines(told)]);
+        let check = Promises { history: log, ..promises(&record, rows, &definition) }.receipts_are_the_same();
+        (check.verdict, check.offenders.into_iter().map(|it| it.problem).collect::<Vec<_>>().join("; "))
+    };
+    let good = (Verdict::Ok, String::new());
+    let failed = |problem: &str| (Verdict::Failed, problem.to_owned());
+    let log = history(&[(10, stock(1, 9)), (15, claim(1))]);
+    let other = history(&[(10, stock(1, 9)), (11, claim(2)), (15, claim(1))]);
+    let right = told(0, 1, ".015");
+    assert_eq!(with(std::slice::from_ref(&right), &row, Some(&log)), good);
+    assert_eq!(with(&[told(0, 2, ".015")], &row, None), failed("told place 2, in its row it is 1"));
+    assert_eq!(with(&[told(0, 1, ".016")], &row, None), failed("told issued at 16, in its row it is 15"));
+    let by_log = failed("told place 1, by the log it is 2");
+    assert_eq!(with(std::slice::from_ref(&right), &[], Some(&other)), by_log);
+    assert_eq!(with(std::slice::from_ref(&right), &row, Some(&other)), by_log);
+    let twice = [right.clone(), told(1, 1, ".016")];
+    assert_eq!(with(&twice, &[], None), failed("told issued at 16, in another receipt it is 15"));
+    let twice = [right.clone(), told(1, 2, ".015")];
+    assert_eq!(with(&twice, &[], None), failed("told place 2, in another receipt it is 1"));
+    // A record of before place and time were written down, alone and beside a newer one.
+    let old = heard(1, 1, [1, 2], "ISSUED");
+    assert_eq!(with(std::slice::from_ref(&old), &row, Some(&log)).0, Verdict::NotJudged);
+    assert_eq!(with(&[right, old], &row, Some(&log)), good);
+}
+
+#[test]
 fn a_row_is_explained_by_a_receipt_or_by_what_nobody_can_know() {
     let told = [
         heard(0, 1, [1, 2], "ISSUED"),

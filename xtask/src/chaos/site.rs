@@ -90,7 +90,14 @@ impl<'a> Site<'a> {
         self.until(at)?;
         self.before = Metrics::read(&self.stage.stack);
         let deadline = Instant::now() + CROWD_PATIENCE;
-        while self.live.in_flight() < IN_FLIGHT_SEEN && Instant::now() < deadline {
+        let mut last = 0;
+        while Instant::now() < deadline {
+            let seen = self.live.in_flight();
+            // When a crowd has just come; when it goes, fewer are left than were seen.
+            if seen >= IN_FLIGHT_SEEN && seen > last {
+                break;
+            }
+            last = seen;
             self.stage.stack.interrupt.check()?;
             std::thread::sleep(Duration::from_millis(1));
         }

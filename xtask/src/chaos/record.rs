@@ -218,7 +218,8 @@ impl Said {
     fn hear(&mut self, attempt: &Attempt) {
         let heard = &attempt.heard;
         self.receipt |= heard.receipt() || attempt.followed == Some(true);
-        let open = heard.is_open() && attempt.followed.is_none();
+        // That the status API knew of no win yet says nothing of a claim that was still on its way to the log.
+        let open = heard.is_open() && attempt.followed != Some(true);
         self.open += u64::from(open);
         self.open_later += u64::from(open && self.refused);
         self.refused |= matches!(heard, Heard::Refused(404 | 409, _));
@@ -307,6 +308,9 @@ pub(crate) mod tests {
         assert_eq!(of(4), (false, false, 1));
         // Nothing is in flight behind a 503.
         assert_eq!(of(5), (false, false, 0));
+        let none = r#"{"answer":2,"at":9000,"status":200,"outcome":"REFUSED","code":"NONE","followed":true}"#;
+        let pending = record(&[ASKED[2], ANSWERED[2], none]);
+        assert_eq!(pending.users()[&3].open, 1);
         let lost = record(&[
             ASKED[0],
             r#"{"answer":0,"at":2,"status":502,"outcome":"REFUSED","code":"UPSTREAM_ERROR"}"#,

@@ -326,7 +326,7 @@ impl Run<'_> {
         let number = self.next_number(name);
         let seed = Random::of_round(self.arguments.seed, name, number);
         let step = self.progress().step(name);
-        let order = Order { scenario: name, number, seed, faults };
+        let order = Order { scenario: name, number, seed, rate: self.stage.rate, faults };
         let round =
             round::run(self.stage, &order, &step).with_context(|| format!("{name} round {number}"))?;
         self.results.rounds.push(round.clone());

@@ -22,6 +22,8 @@ use crate::supervisor::Child;
 
 /// A broken promise is found within so many.
 pub(crate) const ROUNDS: u32 = 5;
+/// Claims a second at most: who asks again has to come upon what the others have left.
+const RATE: u64 = 300;
 const VARIABLE: &str = "FIRSTCOME_WITHOUT";
 const PROCESSES: [&str; 2] = ["issue-service", "issue-consumer"];
 const GRACE: Duration = Duration::from_secs(10);
@@ -147,7 +149,9 @@ pub(crate) fn take_out(stage: &Stage, guard: &Guard, seed: u64, step: &Step) -> 
     };
     let strike = |number| {
         let seed = Random::of_round(seed, fault.name, number);
-        let round = round::run(stage, &Order { scenario: fault.name, number, seed, faults: &[fault] }, step)?;
+        let rate = stage.rate.min(RATE);
+        let order = Order { scenario: fault.name, number, seed, rate, faults: &[fault] };
+        let round = round::run(stage, &order, step)?;
         anyhow::Ok((seed, round))
     };
     removal.with_all_guards = strike(0)?.1.broken;

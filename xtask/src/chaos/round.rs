@@ -87,16 +87,18 @@ pub(crate) struct Order<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) number: u32,
     pub(crate) seed: u64,
+    /// Claims a second.
+    pub(crate) rate: u64,
     /// All strike in the same sale.
     pub(crate) faults: &'a [&'a Scenario],
 }
 
 pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round> {
-    let Order { scenario, number, seed, faults } = *order;
+    let Order { scenario, number, seed, rate, faults } = *order;
     let folder = stage.rounds.join(format!("{scenario}-{number}"));
     let seconds = faults.iter().map(|fault| fault.seconds).max().unwrap_or_default();
     step.say("gathering the crowd");
-    let mut sale = Sale::open(stage, Shape { rate: stage.rate, seconds }, &folder, scenario)?;
+    let mut sale = Sale::open(stage, Shape { rate, seconds }, &folder, scenario)?;
     step.say("the sale is on");
     let struck = sale.claim(|live| strike(stage, live, &sale, order))?;
     step.say("waiting until everything is whole");

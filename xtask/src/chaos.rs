@@ -75,6 +75,8 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     let root = arguments.dir.clone().unwrap_or_else(|| workspace().join("target/chaos"));
     let folder = Folder::new(&root)?;
     let file = folder.root().join("chaos.json");
+    // Each stack takes the lock of its folder; the rounds of all are in this one.
+    let _alone = alone(&Folder::new(&root.join("alone"))?)?;
     if !arguments.resume {
         begin_anew(&folder, true, &progress)?;
         if let Some(old) = set_aside(&file)? {
@@ -122,8 +124,6 @@ fn on_a_stack(
     (interrupt, progress): (&Interrupt, &Progress),
 ) -> Result<()> {
     let mut folder = place.folder.clone();
-    // A stack of its own takes the lock of its own folder; the rounds are all in this one.
-    let _whole = place.replicated.then(|| alone(place.folder)).transpose()?;
     if place.replicated {
         folder = Folder::new(&folder.root().join("replicated"))?;
         // Which of the two databases was the primary at last is not known any more.

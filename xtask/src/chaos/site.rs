@@ -1,5 +1,6 @@
 //! Where a fault strikes: the moment, what can be broken, and whether it was felt.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::supervisor::{Child, Frozen, Held};
 /// millisecond old.
 pub(crate) const IN_FLIGHT: u64 = 50;
 const IN_FLIGHT_SEEN: usize = 70;
+/// So many milliseconds a crowd may take to come.
+const COMING: usize = 5;
 /// Into the sale, before a fault strikes; up to a second more by chance.
 const SALE_FIRST: Duration = Duration::from_secs(3);
 /// For so many claims to be in flight. Without them the round does not count.
@@ -90,14 +93,15 @@ impl<'a> Site<'a> {
         self.until(at)?;
         self.before = Metrics::read(&self.stage.stack);
         let deadline = Instant::now() + CROWD_PATIENCE;
-        let mut last = 0;
+        let mut seen = VecDeque::from([usize::MAX; COMING]);
         while Instant::now() < deadline {
-            let seen = self.live.in_flight();
-            // When a crowd has just come; when it goes, fewer are left than were seen.
-            if seen >= IN_FLIGHT_SEEN && seen > last {
+            let now = self.live.in_flight();
+            // A crowd that has just come. Of the others some have their answers, which the load writes a little later.
+            let before = seen.pop_front().unwrap_or(usize::MAX);
+            if now >= before.saturating_add(IN_FLIGHT_SEEN) {
                 break;
             }
-            last = seen;
+            seen.push_back(now);
             self.stage.stack.interrupt.check()?;
             std::thread::sleep(Duration::from_millis(1));
         }

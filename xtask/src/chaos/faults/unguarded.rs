@@ -54,6 +54,10 @@ pub(crate) fn deaf_at_the_end(site: &mut Site<'_>) -> Result<()> {
     site.moment()?;
     let deaf = deaf(site, &instance)?;
     sold_out(site)?;
+    // One that has just begun does not know yet which instance is slow.
+    let gateway = site.child("gateway")?;
+    site.kill(&gateway)?;
+    site.back(&gateway)?;
     // Those who won while it was deaf.
     site.ask_meanwhile(40..60, |site, answers| {
         site.wait_for("winners ask again", QUIET, |_| {

@@ -128,28 +128,21 @@ impl Crowd {
         arguments
     }
 
-    /// Some of those who claim once ask again while the sale goes on, and `meanwhile` sees their answers. `of`: which of
-    /// them, in percent, in the order in which they come.
-    pub(crate) fn ask_meanwhile<T>(
+    /// Some of those who claim once ask again while the sale goes on. `of`: which of them, in percent, in the order in
+    /// which they come.
+    pub(crate) fn ask_meanwhile(
         &self,
         coupon: u64,
         couponctl: &Couponctl,
         of: std::ops::Range<usize>,
-        meanwhile: impl FnOnce(&Live) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<()> {
         let tokens = fs::read_to_string(self.tokens(ONCE_EACH))?;
         let path = self.tokens(MEANWHILE);
         crate::state::write_atomically(&path, some_of(&tokens, of).as_bytes())?;
         let mut arguments = self.common(MEANWHILE, &path, coupon);
         arguments.extend(["--connections", CONNECTIONS].map(str::to_owned));
-        let live = Live::follow(vec![self.file(&format!("{MEANWHILE}.ndjson"))])?;
-        std::thread::scope(|scope| {
-            let load =
-                scope.spawn(|| couponctl.load(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
-            let result = meanwhile(&live);
-            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            result
-        })
+        couponctl.load(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Ok(())
     }
 
     /// Everybody asks once more, and again if it has to be; the record of it.

@@ -68,18 +68,6 @@ pub(crate) static ALL: &[Guard] = &[
         ),
     },
     Guard {
-        name: "MembershipFirst",
-        without: "the stock is looked at before membership",
-        breaks: REFUSED,
-        fault: Scenario::new(
-            "without-membership-first",
-            Part::Kafka,
-            14,
-            unguarded::deaf_at_the_end,
-            "an issue service hears nothing of the log until the stock is gone, and then all of it while winners ask again",
-        ),
-    },
-    Guard {
         name: "EndOffset",
         without: "a no is said without an end of the log that was asked for after the request arrived",
         breaks: REFUSED,

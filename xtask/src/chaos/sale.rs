@@ -76,13 +76,9 @@ impl<'a> Sale<'a> {
         sale.chain(self.again.iter().cloned()).collect()
     }
 
-    /// Some ask again while it goes on, and `meanwhile` sees their answers.
-    pub(crate) fn ask_meanwhile<T>(
-        &self,
-        of: std::ops::Range<usize>,
-        meanwhile: impl FnOnce(&Live) -> Result<T>,
-    ) -> Result<T> {
-        self.crowd.ask_meanwhile(self.coupon, &self.stage.couponctl, of, meanwhile)
+    /// Some ask again while it goes on.
+    pub(crate) fn ask_meanwhile(&self, of: std::ops::Range<usize>) -> Result<()> {
+        self.crowd.ask_meanwhile(self.coupon, &self.stage.couponctl, of)
     }
 
     /// Everybody asks once more, until all have a final answer; the inner error tells that it did not come to that.

@@ -48,7 +48,7 @@ pub(crate) enum Expected {
 pub(crate) struct Site<'a> {
     pub(crate) stage: &'a Stage,
     pub(crate) live: &'a Live,
-    sale: &'a Sale<'a>,
+    pub(crate) sale: &'a Sale<'a>,
     pub(crate) coupon: u64,
     pub(crate) stock: u64,
     pub(crate) random: Random,
@@ -240,15 +240,6 @@ impl<'a> Site<'a> {
     /// The master in the Sentinels' eyes.
     pub(crate) fn redis_master(&self) -> Result<&'static str> {
         redis::master(&self.stage.stack.ports).context("no Sentinel names a master")
-    }
-
-    /// Some of the users who claim once ask again, while `meanwhile` goes on and sees their answers.
-    pub(crate) fn ask_meanwhile(
-        &self,
-        of: std::ops::Range<usize>,
-        meanwhile: impl FnOnce(&Self, &Live) -> Result<()>,
-    ) -> Result<()> {
-        self.sale.ask_meanwhile(of, |answers| meanwhile(self, answers))
     }
 
     /// Waits for the moment and changes the coupon.

@@ -23,7 +23,6 @@ const SOLD_OUT_WITHIN: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// For one instance to hear of a new stock at once; the other would ask within a second.
 const ANNOUNCED: Duration = Duration::from_millis(150);
-const TELLING: u64 = 20;
 
 /// Without its doorman each instance lets in as many as are left, so that with the last ones more are sent than win.
 pub(crate) fn doorman_away_at_the_end(site: &mut Site<'_>) -> Result<()> {
@@ -48,27 +47,6 @@ pub(crate) fn log_cut_then_kill(site: &mut Site<'_>) -> Result<()> {
     site.lift()
 }
 
-/// An instance hears nothing of the log until all is gone, and hears it all while winners ask again.
-pub(crate) fn deaf_at_the_end(site: &mut Site<'_>) -> Result<()> {
-    let instance = site.any(ISSUE_SERVICE)?.spec.name.clone();
-    site.moment()?;
-    let deaf = deaf(site, &instance)?;
-    sold_out(site)?;
-    // One that has just begun does not know yet which instance is slow.
-    let gateway = site.child("gateway")?;
-    site.kill(&gateway)?;
-    site.back(&gateway)?;
-    // Those who won while it was deaf.
-    site.ask_meanwhile(40..60, |site, answers| {
-        site.wait_for("winners ask again", QUIET, |_| {
-            (answers.outcome("ALREADY_ISSUED") >= TELLING).then_some(())
-        })?;
-        drop(deaf);
-        Ok(())
-    })?;
-    site.lift()
-}
-
 /// All is gone, and then more is to be had, of which an instance hears nothing.
 pub(crate) fn deaf_to_new_stock(site: &mut Site<'_>) -> Result<()> {
     let instance = site.any(ISSUE_SERVICE)?.spec.name.clone();
@@ -89,7 +67,7 @@ pub(crate) fn deaf_to_new_stock(site: &mut Site<'_>) -> Result<()> {
     let held = site.kill_and_hold(&coupons)?;
     site.rest(QUIET)?;
     // Those who won what was added are among them.
-    site.ask_meanwhile(60..80, |_, _| Ok(()))?;
+    site.sale.ask_meanwhile(60..80)?;
     drop((log, announcements, held));
     site.back(&coupons)?;
     site.lift()

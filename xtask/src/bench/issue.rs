@@ -2,10 +2,11 @@
 //! finds.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use console::style;
@@ -123,9 +124,23 @@ impl Servers {
     fn end(self) -> Result<()> {
         if let Some(stack) = self.own {
             stack.stop();
-            fs::remove_dir_all(self.folder.root())?;
+            remove(self.folder.root())?;
         }
         Ok(())
+    }
+}
+
+/// A stack that has just stopped may write its state down once more.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && tries < 20 => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            removed => return removed,
+        }
     }
 }
 

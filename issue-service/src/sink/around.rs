@@ -173,3 +173,24 @@ async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) 
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use platform::health::Health;
+
+    use super::*;
+
+    #[test]
+    fn the_alarm_ends_with_the_last_stopped_partition() {
+        let health = Health::new();
+        let component = health.optional_component("sink");
+        let stopped = Stopped::none(component.clone());
+        assert!(component.is_up());
+        stopped.add(1, "cut");
+        stopped.add(2, "cut");
+        stopped.remove(1);
+        assert!(!component.is_up(), "the other is stopped still");
+        stopped.remove(2);
+        assert!(component.is_up());
+    }
+}

@@ -69,7 +69,7 @@ pub struct JwtSettings {
     /// How far clocks may differ, in whole seconds.
     #[serde(default = "defaults::leeway", with = "duration")]
     pub leeway: Duration,
-    /// Verified tokens kept, each some 500 bytes.
+    /// Verified tokens kept, each some 800 bytes.
     #[serde(default = "defaults::cache_capacity")]
     pub cache_capacity: usize,
 }
@@ -179,7 +179,7 @@ mod defaults {
         Duration::from_secs(5)
     }
 
-    /// About 50 MB when full.
+    /// About 80 MB when full.
     pub(super) fn cache_capacity() -> usize {
         100_000
     }

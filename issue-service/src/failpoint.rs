@@ -1,12 +1,12 @@
 //! Places at which a test build can be made to die or to stand still: `--features fault-injection`. In any other build
 //! there is nothing here.
 //!
-//! The file that `FIRSTCOME_FAILPOINT` names arms one: it holds a point's name, what happens to the first claim that
-//! reaches it, `kill` or `stop` (for 5 s), and how many claims have to be under way in this process then, such as
-//! `after-ack kill 40`. Beside it, in a file with `.reached` added to its name, stands afterwards when that was, in unix
-//! milliseconds.
+//! The file that `FIRSTCOME_FAILPOINT` names arms one: it holds a point's name, what happens to the first claim, or in a
+//! consumer the first transaction, that reaches it, `kill` or `stop` (for 5 s), and how many claims have to be under way
+//! in this process then, such as `after-ack kill 40`; in a consumer none is. Beside it, in a file with `.reached` added to
+//! its name, stands afterwards when that was, in unix milliseconds.
 
-/// On a claim's way, in order.
+/// On a claim's way, in order; the last two on its way into the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Point {
@@ -15,6 +15,8 @@ pub enum Point {
     BeforeAppend,
     AfterAck,
     BeforeAnswer,
+    BeforeCommit,
+    AfterCommit,
 }
 
 #[cfg(not(feature = "fault-injection"))]
@@ -62,6 +64,8 @@ mod armed {
             "before-append" => Point::BeforeAppend,
             "after-ack" => Point::AfterAck,
             "before-answer" => Point::BeforeAnswer,
+            "before-commit" => Point::BeforeCommit,
+            "after-commit" => Point::AfterCommit,
             _ => return None,
         };
         let stop = match action {

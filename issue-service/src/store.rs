@@ -321,39 +321,54 @@ pub async fn move_watermark(
     Ok(done.rows_affected() == 1)
 }
 
-pub async fn put_coupon(db: &mut MySqlConnection, partition: u32, coupon: &CouponRow) -> sqlx::Result<()> {
-    let Definition { coupon: id, version, stock, starts_at, ends_at, closed } = coupon.definition;
-    sqlx::query(
-        "INSERT INTO issue_coupons (coupon_id, log_partition, version, stock, starts_at, ends_at, closed, retire_offset, `count`) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE version = VALUES(version), stock = VALUES(stock), \
-         starts_at = VALUES(starts_at), ends_at = VALUES(ends_at), closed = VALUES(closed), \
-         retire_offset = VALUES(retire_offset), `count` = VALUES(`count`)",
-    )
-    .bind(id.0)
-    .bind(partition)
-    .bind(version)
-    .bind(stock)
-    .bind(starts_at)
-    .bind(ends_at)
-    .bind(closed)
-    .bind(coupon.retired_at)
-    .bind(coupon.count)
-    .execute(&mut *db)
-    .await?;
-    Ok(())
+/// Writes the state of coupons, over what was known of them.
+pub async fn put_coupons(
+    db: &mut MySqlConnection,
+    partition: u32,
+    coupons: &[&CouponRow],
+) -> sqlx::Result<()> {
+    let into = "issue_coupons (coupon_id, log_partition, version, stock, starts_at, ends_at, closed, retire_offset, \
+                `count`)";
+    let or = "ON DUPLICATE KEY UPDATE version = VALUES(version), stock = VALUES(stock), starts_at = VALUES(starts_at), \
+              ends_at = VALUES(ends_at), closed = VALUES(closed), retire_offset = VALUES(retire_offset), \
+              `count` = VALUES(`count`)";
+    insert(db, into, coupons, or, |sql, CouponRow { definition, retired_at, count }| {
+        let Definition { coupon, version, stock, starts_at, ends_at, closed } = definition;
+        write!(sql, "{coupon},{partition},{version},{stock},{starts_at},{ends_at},{closed},")?;
+        match retired_at {
+            Some(offset) => write!(sql, "{offset},{count}"),
+            None => write!(sql, "NULL,{count}"),
+        }
+    })
+    .await
 }
 
 /// Inserts rows, which the caller has sorted by key. A key that exists is an error.
 pub async fn insert_issues(db: &mut MySqlConnection, rows: &[IssueRow]) -> sqlx::Result<()> {
+    let into = "coupon_issues (coupon_id, user_id, place, log_offset, issued_at)";
+    insert(db, into, rows, "", |sql, IssueRow { coupon, user, place, offset, issued_at }| {
+        write!(sql, "{coupon},{user},{place},{offset},{issued_at}")
+    })
+    .await
+}
+
+/// Rows of numbers only: there is nothing to escape, and no statement to prepare for each number of rows.
+async fn insert<T>(
+    db: &mut MySqlConnection,
+    into: &str,
+    rows: &[T],
+    or: &str,
+    row: impl Fn(&mut String, &T) -> std::fmt::Result,
+) -> sqlx::Result<()> {
     for rows in rows.chunks(ROWS) {
-        let mut sql = String::with_capacity(80 + rows.len() * 60);
-        sql.push_str("INSERT INTO coupon_issues (coupon_id, user_id, place, log_offset, issued_at) VALUES ");
-        for (index, row) in rows.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            let IssueRow { coupon, user, place, offset, issued_at } = row;
-            // Numbers only: there is nothing to escape, and no statement to prepare for each batch size.
-            let _ = write!(sql, "{comma}({coupon},{user},{place},{offset},{issued_at})");
+        let mut sql = String::with_capacity(300 + rows.len() * 80);
+        let _ = write!(sql, "INSERT INTO {into} VALUES ");
+        for (index, it) in rows.iter().enumerate() {
+            sql.push_str(if index == 0 { "(" } else { ",(" });
+            let _ = row(&mut sql, it);
+            sql.push(')');
         }
+        let _ = write!(sql, " {or}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *db).await?;
     }
     Ok(())

@@ -103,6 +103,9 @@ impl Follower {
             .set("fetch.error.backoff.ms", "50")
             .set("queued.max.messages.kbytes", "4096")
             .set("queued.min.messages", "10000")
+            // While more than that is fetched already. By default it looks again after a second, in which a backlog
+            // is long read and nothing comes.
+            .set("fetch.queue.backoff.ms", "5")
             .create()?;
         let consumer = Arc::new(consumer);
         let (commands, inbox) = mpsc::channel();

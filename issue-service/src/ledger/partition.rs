@@ -183,15 +183,9 @@ impl Partition {
             }
             Some(Record::Definition(definition)) => {
                 inner.changed.insert(definition.coupon);
-                if let Some(waiting) = inner.per_coupon.get_mut(&definition.coupon) {
-                    waiting.wake_all();
-                }
+                inner.wake_all(definition.coupon);
             }
-            Some(Record::Retire { coupon }) => {
-                if let Some(waiting) = inner.per_coupon.get_mut(&coupon) {
-                    waiting.wake_all();
-                }
-            }
+            Some(Record::Retire { coupon }) => inner.wake_all(coupon),
             Some(Record::Noop) | None => {}
         }
         let next = inner.ledger.next();
@@ -419,10 +413,17 @@ impl Inner {
     /// Somebody has won: when that was the last one, nobody needs to wait any longer.
     fn one_more(&mut self, coupon: CouponId) {
         self.changed.insert(coupon);
-        if self.left(coupon) == 0
-            && let Some(waiting) = self.per_coupon.get_mut(&coupon)
-        {
+        if self.left(coupon) == 0 {
+            self.wake_all(coupon);
+        }
+    }
+
+    fn wake_all(&mut self, coupon: CouponId) {
+        if let Some(waiting) = self.per_coupon.get_mut(&coupon) {
             waiting.wake_all();
+            if waiting.is_idle() {
+                self.per_coupon.remove(&coupon);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::batch::{Batch, DeadLetter, Part};
 use super::dead_letter::DeadLetters;
 use super::membership::Inbox;
+use crate::failpoint::{Point, reach};
 use crate::ledger::follower::Follower;
 use crate::ledger::snapshot::{Snapshot, Watermark};
 use crate::store::{self, StoreError};
@@ -157,9 +158,8 @@ async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) 
                     }
                 }
                 Part::Coupons => {
-                    for coupon in batch.coupons.values() {
-                        store::put_coupon(&mut transaction, partition, coupon).await?;
-                    }
+                    let coupons: Vec<_> = batch.coupons.values().collect();
+                    store::put_coupons(&mut transaction, partition, &coupons).await?;
                 }
                 Part::Issues => store::insert_issues(&mut transaction, &batch.issues).await?,
                 Part::Digests => {
@@ -169,7 +169,9 @@ async fn write(connection: &mut MySqlConnection, partition: u32, batch: &Batch) 
                 }
             }
         }
+        reach(Point::BeforeCommit);
         transaction.commit().await?;
+        reach(Point::AfterCommit);
     }
     Ok(true)
 }

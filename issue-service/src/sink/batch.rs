@@ -164,6 +164,18 @@ mod tests {
         assert!(batch.digests.is_empty());
     }
 
+    /// Each of them waits for the brokers' acknowledgement, and holds up to 64 KiB.
+    #[test]
+    fn letters_fill_a_batch_sooner_than_records() {
+        let mut ledger = Ledger::new(0, 8);
+        let mut batch = Batch::new(0);
+        for offset in 0..LETTERS as u64 {
+            assert!(!batch.is_full());
+            batch.apply(&mut ledger, Entry { offset, appended_at: 1, value: b"?" }).unwrap();
+        }
+        assert!(batch.is_full());
+    }
+
     #[test]
     fn a_digest_is_kept_at_each_checkpoint() {
         let mut ledger = Ledger::new(0, 8);

@@ -3,9 +3,12 @@
 use issue_service::claim::Outcome;
 use issue_service::ids::UserId;
 use issue_service::ledger::{DIGEST_EVERY, Entry, Record};
+use issue_service::log::{self, topic};
 use issue_service::store;
 use platform::clock::now_ms;
 use platform::health::Health;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 
 use crate::system::{System, eventually};
 
@@ -121,6 +124,37 @@ async fn a_topic_that_was_made_anew_and_has_grown_as_long_is_not_followed() {
     }
     serving.follower.follow(0, partition.next());
     eventually("it has stopped", async || partition.is_stopped()).await;
+}
+
+/// What has one copy is lost with its broker, whatever the settings say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_with_fewer_replicas_than_are_meant_is_refused() {
+    let system = System::start().await;
+    let topic = format!("{}.replicas", system.kafka.topic);
+    let dead_letter_topic = format!("{topic}.dlt");
+    let new = |name, partitions| {
+        NewTopic::new(name, partitions, TopicReplication::Fixed(1))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("cleanup.policy", "delete")
+            .set("min.insync.replicas", "2")
+            .set("unclean.leader.election.enable", "false")
+    };
+    let admin: AdminClient<DefaultClientContext> = system.kafka.client().create().unwrap();
+    let topics = [&new(&topic, 2), &new(&dead_letter_topic, 1)];
+    for made in admin.create_topics(topics, &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+    let settings = log::Settings {
+        topic: topic.clone(),
+        dead_letter_topic: dead_letter_topic.clone(),
+        replication_factor: 2,
+        ..(*system.kafka).clone()
+    };
+    let error = topic::prepare(&settings).await.unwrap_err().to_string();
+    assert!(
+        error.contains("has a partition with 1 replicas, and kafka.replication-factor says 2"),
+        "{error}"
+    );
 }
 
 /// The number of partitions says where a coupon's records are, so it is part of the data.

@@ -50,11 +50,14 @@ enum What {
     Promise,
     /// What is left of coupons that end and retire
     Retire,
-    /// From the start of a process until it is ready
+    /// From the start of a process until it is ready, and an audit of its winners
     Start {
         /// The binary `issue-service`
         #[arg(long)]
         program: PathBuf,
+        /// The binary `couponctl`
+        #[arg(long)]
+        auditor: PathBuf,
     },
 }
 
@@ -83,7 +86,7 @@ async fn measure(context: &Context, settings: Settings, arguments: &Arguments) -
             What::Sink => sink::measure(&ground, share).await,
             What::Promise => promise::measure(&ground, share).await,
             What::Retire => retire::measure(&ground, share).await,
-            What::Start { program } => start::measure(&ground, program, share).await,
+            What::Start { program, auditor } => start::measure(&ground, program, auditor, share).await,
         }
     };
     let outcome: Option<Result<Report, BoxError>> =

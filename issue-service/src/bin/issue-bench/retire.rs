@@ -20,8 +20,9 @@ use crate::ground::{Ground, System, definition, resident};
 use crate::promise::find;
 use crate::report::{Check, Progress, Report, Section};
 
-const COUPONS: u64 = 1_000;
-const WAVES: u64 = 10;
+/// The first half of them brings every table to the size of the largest burst, which it keeps.
+const COUPONS: u64 = 2_000;
+const WAVES: u64 = 20;
 const STOCK: u32 = 1_000;
 /// Who claim each coupon: some of them are refused.
 const CLAIMANTS: u64 = 1_200;
@@ -190,7 +191,6 @@ fn report(left: &[Left]) -> Report {
         must: "0".into(),
         ok: is == 0,
     };
-    // The allocator has taken what one wave needs by then.
     let middle = left.get(left.len() / 2 - 1).copied().unwrap_or_default();
     let grown = last.resident_bytes.saturating_sub(middle.resident_bytes);
     let winners = (last.winners - middle.winners).max(1);

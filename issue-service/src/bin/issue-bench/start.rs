@@ -1,10 +1,13 @@
-//! From the start of a process until it is ready, with very many winners of one coupon in the database and with none.
+//! From the start of a process until it is ready, with very many winners of one coupon in the database and with none; and
+//! how long it takes to audit them.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use issue_service::config::Settings;
+use issue_service::ids::CouponId;
 use platform::lifecycle::BoxError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +21,7 @@ use crate::report::{Check, Progress, Report, Section};
 
 const WINNERS: u64 = 1_000_000;
 const ROUNDS: usize = 5;
+const AUDITS: usize = 3;
 /// From the process's start until it is ready.
 const ASKED_FOR: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
@@ -35,12 +39,25 @@ struct Started {
     peak: f64,
 }
 
-pub(crate) async fn measure(ground: &Ground, program: &Path, share: u64) -> Result<Report, BoxError> {
+/// An audit of all winners.
+struct Audited {
+    took: Duration,
+    /// Bytes, at the highest.
+    peak: f64,
+}
+
+/// `auditor` is `couponctl`.
+pub(crate) async fn measure(
+    ground: &Ground,
+    program: &Path,
+    auditor: &Path,
+    share: u64,
+) -> Result<Report, BoxError> {
     let winners = WINNERS / share;
-    let mut progress = Progress::new((2 + 2 * ROUNDS) as u64);
+    let mut progress = Progress::new((2 + 2 * ROUNDS + AUDITS) as u64);
     let (none, many) = (ground.system().await?, ground.system().await?);
     progress.step(&format!("writing {} winners", whole(winners as f64)));
-    fill(ground, &many, winners).await?;
+    let coupon = fill(ground, &many, winners).await?;
     progress.step("a start that does not count");
     start(&many, program).await?;
     let mut starts: [Vec<Started>; 2] = Default::default();
@@ -52,14 +69,20 @@ pub(crate) async fn measure(ground: &Ground, program: &Path, share: u64) -> Resu
             starts[turn].push(start(system, program).await?);
         }
     }
+    let mut audits = Vec::new();
+    for round in 1..=AUDITS {
+        progress.step(&format!("an audit of them, round {round} of {AUDITS}"));
+        audits.push(audit(&many, coupon, auditor).await?);
+    }
     ground.remove(none).await?;
     ground.remove(many).await?;
-    Ok(report(winners, &starts))
+    Ok(report(winners, &starts, &audits))
 }
 
 /// By way of the log and the consumer, as all winners come into the database.
-async fn fill(ground: &Ground, system: &System, winners: u64) -> Result<(), BoxError> {
-    let backlog = Backlog { coupons: vec![ground.new_coupon()], claims: winners };
+async fn fill(ground: &Ground, system: &System, winners: u64) -> Result<CouponId, BoxError> {
+    let coupon = ground.new_coupon();
+    let backlog = Backlog { coupons: vec![coupon], claims: winners };
     let end: u64 = backlog.write(system).await?.values().sum();
     let consumer = system.consumer()?;
     let mut watch = system.watch().await?;
@@ -77,7 +100,37 @@ async fn fill(ground: &Ground, system: &System, winners: u64) -> Result<(), BoxE
     if rows != winners {
         return Err(format!("{winners} claims in the log came to {rows} rows").into());
     }
-    Ok(())
+    Ok(coupon)
+}
+
+/// The log from its start against the rows.
+async fn audit(system: &System, coupon: CouponId, auditor: &Path) -> Result<Audited, BoxError> {
+    let Settings { mysql, kafka, .. } = &system.settings;
+    let mut command = Command::new(auditor);
+    command.args(["audit", "--replay", "--partial", "--coupon", &coupon.to_string()]);
+    command.args(["--mysql", &format!("mysql://{}@{}:{}", mysql.username, mysql.host, mysql.port)]);
+    let password = std::env::var("FIRSTCOME_MYSQL__PASSWORD_FILE")?;
+    command.args(["--mysql-password-file", &password, "--database", &mysql.database]);
+    command.args(["--kafka", &kafka.bootstrap_servers, "--topic", &kafka.topic]);
+    command.args(["--dead-letter-topic", &kafka.dead_letter_topic]);
+    // Where no stack's state lies that would add a Redis or a gateway.
+    command.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    let begun = Instant::now();
+    let mut child = command.spawn()?;
+    let file = format!("/proc/{}/status", child.id().ok_or("it ended")?);
+    let mut peak = 0.0_f64;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let status = std::fs::read_to_string(&file).unwrap_or_default();
+        peak = peak.max(bytes(&status, "VmHWM:").unwrap_or(0.0));
+        tokio::time::sleep(LOOK).await;
+    };
+    if !status.success() {
+        return Err(format!("the audit found something wrong, or could not be made ({status})").into());
+    }
+    Ok(Audited { took: begun.elapsed(), peak })
 }
 
 /// A process of the service as it runs everywhere, with the environment of this one.
@@ -140,7 +193,7 @@ async fn stop(child: &mut Child) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn report(winners: u64, starts: &[Vec<Started>; 2]) -> Report {
+fn report(winners: u64, starts: &[Vec<Started>; 2], audits: &[Audited]) -> Report {
     let of =
         |index: usize, what: fn(&Started) -> f64| -> Vec<f64> { starts[index].iter().map(what).collect() };
     let seconds = |started: &Started| started.after.as_secs_f64();
@@ -176,6 +229,22 @@ fn report(winners: u64, starts: &[Vec<Started>; 2]) -> Report {
         columns: vec!["bytes of memory a winner", "winners read a second"],
         rows: vec![vec![format!("{each:.1}"), whole(winners as f64 / (many - none))]],
     };
+    let took: Vec<f64> = audits.iter().map(|audit| audit.took.as_secs_f64()).collect();
+    let peaks: Vec<f64> = audits.iter().map(|audit| audit.peak).collect();
+    let auditing = Section {
+        heading: "Auditing them",
+        about: format!(
+            "`couponctl audit --replay` of that coupon: the log is read from its start, every record decided again and \
+             compared with its row; {AUDITS} times, medians. No record of answers, no Redis and no API."
+        ),
+        columns: vec!["rows", "takes", "over the rounds", "highest MB"],
+        rows: vec![vec![
+            whole(winners as f64),
+            second(median(&took)),
+            range(&took, second),
+            megabytes(median(&peaks)),
+        ]],
+    };
     let check = Check {
         what: format!("ready with {} winners", whole(winners as f64)),
         is: second(many),
@@ -190,8 +259,9 @@ fn report(winners: u64, starts: &[Vec<Started>; 2]) -> Report {
         title: "Starting with very many winners",
         about: "An instance holds every winner in memory, and reads them from the database when it starts."
             .into(),
-        sections: vec![section, costs],
+        sections: vec![section, costs, auditing],
         checks: vec![check],
-        figures: json!({"winners": winners, "none": shown(0), "many": shown(1), "bytesAWinner": each}),
+        figures: json!({"winners": winners, "none": shown(0), "many": shown(1), "bytesAWinner": each,
+            "auditSeconds": took, "auditPeakBytes": peaks}),
     }
 }

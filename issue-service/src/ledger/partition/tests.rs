@@ -231,6 +231,25 @@ fn who_gives_up_waiting_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_coupon_for_which_nobody_waits_any_more_is_forgotten() {
+    let waits = |log: &Log| (log.partition.settled(COUPON), log.partition.inner.lock().per_coupon.len());
+    let sold_out = Log::new(1);
+    let (_, mut answer) = sold_out.send(1, Instant::now());
+    let (mut settled, kept) = waits(&sold_out);
+    sold_out.claim(1);
+    assert!(kept == 1 && answer.try_recv().is_ok() && settled.try_recv().is_ok());
+    let changed = Log::new(1);
+    drop(waits(&changed));
+    changed.define(2, 1);
+    let retired = Log::new(1);
+    drop(waits(&retired));
+    retired.append(Record::Retire { coupon: COUPON });
+    for log in [sold_out, changed, retired] {
+        assert!(log.partition.inner.lock().per_coupon.is_empty());
+    }
+}
+
+#[test]
 fn a_failed_claim_leaves_no_trace_and_a_late_report_meets_the_wrong_attempt_in_vain() {
     let log = Log::new(1);
     let (old, mut answer) = log.send(1, Instant::now());

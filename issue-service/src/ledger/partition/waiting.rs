@@ -42,7 +42,7 @@ impl Waiting {
     /// There is nothing left to wait for: everybody looks again. Nobody at the door is called by this.
     pub(super) fn wake_all(&mut self) {
         self.door.clear();
-        for waiter in self.settled.drain(..) {
+        for waiter in std::mem::take(&mut self.settled) {
             let _ = waiter.send(());
         }
     }

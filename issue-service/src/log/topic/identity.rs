@@ -1,5 +1,5 @@
 //! Asks Kafka for a topic's id. rdkafka doesn't wrap this call of librdkafka (DescribeTopics, KIP-516), so it
-//! is made here by hand: the only unsafe code of the project.
+//! is made here by hand: unsafe code.
 #![expect(unsafe_code, reason = "librdkafka's DescribeTopics has no safe wrapper")]
 
 use std::ffi::{CStr, CString};

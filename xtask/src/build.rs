@@ -84,15 +84,25 @@ pub(crate) fn build(
         // The binary of the same name; a package may have tools besides.
         let binary =
             if with_faults && package == ISSUE_SERVICE { ISSUE_SERVICE_WITH_FAULTS } else { package };
-        command.args(["--package", package, "--bin", binary]);
+        command.args(["--bin", binary]);
     }
+    let packages: &[&str] = match profile {
+        Profile::Release => {
+            command.arg("--release");
+            command.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+            &PACKAGES
+        }
+        Profile::Debug => {
+            // With a test among them, dependencies have the features that tests ask of them: those that
+            // `cargo xtask test` has compiled are not compiled again.
+            command.args(["--workspace", "--test", "child"]);
+            &[]
+        }
+    };
     if with_faults {
         command.arg(format!("--features={ISSUE_SERVICE}/fault-injection"));
     }
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    let total = packages_in_tree(interrupt, &PACKAGES).unwrap_or(0);
+    let total = packages_in_tree(interrupt, packages).unwrap_or(0);
     let text = match profile {
         Profile::Release => "release binaries",
         Profile::Debug => "debug binaries",
@@ -111,11 +121,11 @@ pub(crate) fn build(
 
 /// The service that is measured, and what measures it.
 pub(crate) fn build_benchmarks(interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
-    let package = "issue-service";
+    let packages = ["issue-service", "couponctl"];
     let mut command = cargo();
-    command.args(["build", "--message-format=json-render-diagnostics", "--release"]);
-    command.args(["--package", package, "--bins"]);
-    let total = packages_in_tree(interrupt, &[package]).unwrap_or(0);
+    command.args(["build", "--message-format=json-render-diagnostics", "--release", "--bins"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
+    let total = packages_in_tree(interrupt, &packages).unwrap_or(0);
     Ok(run(&command, total, "release binaries", interrupt, progress)?.binaries)
 }
 

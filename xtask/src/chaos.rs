@@ -93,7 +93,9 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
             outcome = on_a_stack(&place, arguments, &part, &mut results, (&interrupt, &progress));
         }
     }
-    let faults = results.as_ref().map(|results| conclude(results, arguments, &file)).transpose()?;
+    // Half a run is not published: the tree would no longer be the commit that `--resume` goes on with.
+    let publish = arguments.publish && outcome.is_ok();
+    let faults = results.as_ref().map(|results| conclude(results, publish, &file)).transpose()?;
     match outcome {
         Err(_) if interrupt.requested() => Ok(ExitCode::from(INTERRUPTED)),
         Err(error) => Err(error),
@@ -145,9 +147,9 @@ fn on_a_stack(
 }
 
 /// Shows what there is, and returns what speaks against the system.
-fn conclude(results: &Results, arguments: &Chaos, file: &Path) -> Result<Vec<String>> {
+fn conclude(results: &Results, publish: bool, file: &Path) -> Result<Vec<String>> {
     println!("{}\n\nrounds: {}", report::tables(results), file.display());
-    if arguments.publish {
+    if publish {
         report::publish(results, &workspace().join(DOCUMENT))?;
         println!("written to {DOCUMENT}");
     }
@@ -354,8 +356,8 @@ fn tell(step: Step, of: &str, round: &Round) {
         (Some(why), _) => format!("void: {why}"),
         (None, []) => format!(
             "{of}: {} told ISSUED, {} rows; {} in flight, gap {} ms",
-            round.told_issued,
-            round.rows,
+            round.promises.told_issued,
+            round.promises.rows,
             round.in_flight.iter().map(u64::to_string).collect::<Vec<_>>().join(" and "),
             round.gap_ms
         ),

@@ -257,10 +257,10 @@ pub(crate) enum Bench {
     /// What the promise costs: claims answered after the doorman, after the log's acknowledgement, after reading back
     #[command(after_help = examples::BENCH_PROMISE)]
     Promise(Measure),
-    /// What is left of a thousand coupons that end and retire: keys in Redis, memory, queues
+    /// What is left of two thousand coupons that end and retire: keys in Redis, memory, queues
     #[command(after_help = examples::BENCH_RETIRE)]
     Retire(Measure),
-    /// How soon an instance is ready with a million winners, and what it weighs then
+    /// How soon an instance is ready with a million winners, what it weighs then, and how long their audit takes
     #[command(after_help = examples::BENCH_START)]
     Start(Measure),
 }

@@ -163,6 +163,7 @@ fn run(
     }
     if name == "start" {
         command.arg("--program").arg(binaries.path(ISSUE_SERVICE)?);
+        command.arg("--auditor").arg(binaries.path("couponctl")?);
     }
     command.envs(service.secret_files(folder));
     command.env("FIRSTCOME_CONFIG_URL", format!("file:{}", settings.display()));

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{Heard, Said, count};
@@ -28,8 +29,9 @@ pub(crate) struct Evidence<'a> {
     pub(crate) alarms: &'a BTreeMap<String, u64>,
 }
 
-/// The figures of a round's promises.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// The figures of a round's promises, or of several rounds'.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Promises {
     pub(crate) told_issued: u64,
     pub(crate) rows: u64,
@@ -41,6 +43,21 @@ pub(crate) struct Promises {
     pub(crate) winners_refused: u64,
     /// Users with an attempt of which nothing was heard, and a coupon.
     pub(crate) unknown_became_rows: u64,
+}
+
+impl std::iter::Sum for Promises {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, it| Self {
+            told_issued: sum.told_issued + it.told_issued,
+            rows: sum.rows + it.rows,
+            lost: sum.lost + it.lost,
+            duplicates: sum.duplicates + it.duplicates,
+            over_issued: sum.over_issued + it.over_issued,
+            leaked: sum.leaked.map_or(it.leaked, |leaked| Some(leaked + it.leaked.unwrap_or(0))),
+            winners_refused: sum.winners_refused + it.winners_refused,
+            unknown_became_rows: sum.unknown_became_rows + it.unknown_became_rows,
+        })
+    }
 }
 
 impl Evidence<'_> {

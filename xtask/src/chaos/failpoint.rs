@@ -11,9 +11,6 @@ use super::stage::Stage;
 use crate::state::write_atomically;
 use crate::supervisor::Child;
 
-/// So many claims have to be under way in the instance. The other one has about as many, so there are more than count.
-const CLAIMS: u32 = 40;
-
 /// Disarmed when it is dropped, if nothing has reached it.
 pub(super) struct Armed {
     file: PathBuf,
@@ -21,11 +18,18 @@ pub(super) struct Armed {
 }
 
 impl Armed {
-    pub(super) fn new(stage: &Stage, instance: &Arc<Child>, point: &str, action: &str) -> Result<Self> {
+    /// `claims` have to be under way in the instance.
+    pub(super) fn new(
+        stage: &Stage,
+        instance: &Arc<Child>,
+        point: &str,
+        action: &str,
+        claims: u32,
+    ) -> Result<Self> {
         let file = stage.stack.folder.failpoint(&instance.spec.name);
         let armed = Self { reached: file.with_added_extension("reached"), file };
         armed.clean();
-        write_atomically(&armed.file, format!("{point} {action} {CLAIMS}\n").as_bytes())?;
+        write_atomically(&armed.file, format!("{point} {action} {claims}\n").as_bytes())?;
         Ok(armed)
     }
 

@@ -170,6 +170,12 @@ impl Record {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
+    /// How long after this moment the next user was told ISSUED.
+    pub(crate) fn issued_after(&self, moment: u64) -> Option<u64> {
+        let issued = self.attempts.iter().filter(|attempt| attempt.heard == Heard::Issued);
+        issued.filter_map(|attempt| attempt.answered?.checked_sub(moment)).min()
+    }
+
     /// From sending to answer, of what was sent in this time; who never heard anything waited `for_ever`.
     pub(crate) fn latencies(&self, sent: std::ops::Range<u64>, for_ever: u64) -> Vec<u64> {
         let these = self.attempts.iter().filter(|attempt| sent.contains(&attempt.sent));
@@ -287,6 +293,12 @@ pub(crate) mod tests {
         assert_eq!(some().gap(1250), 200);
         assert_eq!(some().gap(1400), 100);
         assert_eq!(some().gap(1600), 0);
+    }
+
+    #[test]
+    fn claims_go_on_with_the_next_receipt() {
+        // ISSUED at 1005; what followed later is the status API's.
+        assert_eq!([900, 1005, 1006].map(|moment| some().issued_after(moment)), [Some(105), Some(0), None]);
     }
 
     #[test]

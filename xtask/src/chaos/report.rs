@@ -47,13 +47,13 @@ fn promises(summaries: &[Summary]) -> Sheet {
             it.scenario.clone(),
             it.rounds.to_string(),
             it.void.to_string(),
-            it.told_issued.to_string(),
-            it.rows.to_string(),
-            it.lost.to_string(),
-            it.duplicates.to_string(),
-            it.over_issued.to_string(),
-            some(it.leaked),
-            it.winners_refused.to_string(),
+            it.promises.told_issued.to_string(),
+            it.promises.rows.to_string(),
+            it.promises.lost.to_string(),
+            it.promises.duplicates.to_string(),
+            it.promises.over_issued.to_string(),
+            some(it.promises.leaked),
+            it.promises.winners_refused.to_string(),
             it.broken.to_string(),
             at_most(it.round_breaks_at_most),
         ]
@@ -78,8 +78,10 @@ fn answers(summaries: &[Summary]) -> Sheet {
         "unknown became rows",
         "gap ms, median",
         "gap ms, longest",
+        "resumed ms, longest",
         "p99 ms before",
         "p99 ms during",
+        "slowest ms",
     ];
     let row = |it: &Summary| {
         let of = |name: &str| it.answers.get(name).copied().unwrap_or(0);
@@ -87,8 +89,10 @@ fn answers(summaries: &[Summary]) -> Sheet {
         row.extend(COLUMNS.map(|name| of(name).to_string()));
         let shown: u64 = COLUMNS.iter().map(|name| of(name)).sum();
         row.push((it.claims - shown).to_string());
-        row.push(it.unknown_became_rows.to_string());
-        row.extend([it.gap_median_ms, it.gap_max_ms, it.p99_before_ms, it.p99_during_ms].map(some));
+        row.push(it.promises.unknown_became_rows.to_string());
+        let times = [it.gap_median_ms, it.gap_max_ms, it.resumed_max_ms];
+        row.extend(times.map(some));
+        row.extend([it.p99_before_ms, it.p99_during_ms, it.slowest_ms].map(some));
         row
     };
     Sheet { header, rows: summaries.iter().map(row).collect() }
@@ -229,7 +233,9 @@ mod tests {
         let mut results = Results::new(setup(), "2026-11-25T10:00:00Z".to_owned());
         let answers = [("200", 10), ("409 COUPON_SOLD_OUT", 4), ("502", 2), ("none", 1)];
         let answers = answers.map(|(name, number)| (name.to_owned(), number)).into();
-        results.rounds.push(Round { leaked: Some(0), gap_ms: 240, answers, ..round("kafka-kill", 1) });
+        let mut kafka = Round { gap_ms: 240, answers, ..round("kafka-kill", 1) };
+        kafka.promises.leaked = Some(0);
+        results.rounds.push(kafka);
         results.rounds.push(round("coupon-closed", 1));
         results.controls.push(Control { what: "a row is deleted".to_owned(), found: true });
         results.guards = vec![removal(Some("lost: 3")), removal(None)];
@@ -288,7 +294,15 @@ mod tests {
     fn the_documentation_has_a_place_for_it() {
         let text = fs::read_to_string(crate::build::workspace().join("docs/reliability.md")).unwrap();
         between_marks(&text, "new").unwrap();
-        for answer in ["told ISSUED", "leaked", "unknown became rows", "gap ms", "p99 ms during"] {
+        for answer in [
+            "told ISSUED",
+            "leaked",
+            "unknown became rows",
+            "gap ms",
+            "resumed ms",
+            "p99 ms during",
+            "slowest ms",
+        ] {
             assert!(text.contains(answer), "{answer} is not explained");
         }
     }

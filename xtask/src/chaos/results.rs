@@ -132,6 +132,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::chaos::check::Promises;
 
     pub(crate) fn setup() -> Setup {
         Setup {
@@ -145,7 +146,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn round(scenario: &str, number: u32) -> Round {
-        Round { scenario: scenario.to_owned(), number, told_issued: 10, rows: 11, ..Round::default() }
+        let promises = Promises { told_issued: 10, rows: 11, ..Promises::default() };
+        Round { scenario: scenario.to_owned(), number, promises, ..Round::default() }
     }
 
     pub(crate) fn removal(found: Option<&str>) -> Removal {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use super::check::Promises;
 use super::crowd::Shape;
 use super::live::Live;
 use super::random::Random;
@@ -48,20 +49,18 @@ pub(crate) struct Round {
     pub(crate) signs: Vec<String>,
     /// From the first strike until the last fault was lifted.
     pub(crate) fault_ms: u64,
-    pub(crate) told_issued: u64,
-    pub(crate) rows: u64,
-    pub(crate) lost: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) over_issued: u64,
-    pub(crate) leaked: Option<u64>,
-    pub(crate) winners_refused: u64,
-    pub(crate) unknown_became_rows: u64,
+    #[serde(flatten)]
+    pub(crate) promises: Promises,
     /// Attempts of the sale by their answer.
     pub(crate) answers: BTreeMap<String, u64>,
     /// The longest time from the strike on in which nobody got a final answer.
     pub(crate) gap_ms: u64,
+    /// From when the last fault was lifted to the next ISSUED.
+    pub(crate) resumed_ms: Option<u64>,
     pub(crate) p99_before_ms: Option<u64>,
     pub(crate) p99_during_ms: Option<u64>,
+    /// Of everything that was sent from the strike on, the longest time to an answer.
+    pub(crate) slowest_ms: Option<u64>,
     /// Where the records of a round that broke lie.
     pub(crate) kept: Option<PathBuf>,
 }
@@ -122,14 +121,7 @@ pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round
         coupon: sale.coupon,
         stock: sale.stock,
         broken,
-        told_issued: promises.told_issued,
-        rows: promises.rows,
-        lost: promises.lost,
-        duplicates: promises.duplicates,
-        over_issued: promises.over_issued,
-        leaked: promises.leaked,
-        winners_refused: promises.winners_refused,
-        unknown_became_rows: promises.unknown_became_rows,
+        promises,
         answers: record.answers(),
         ..Round::default()
     };
@@ -170,6 +162,8 @@ impl Round {
             let p99 = |sent: std::ops::Range<u64>| quantile(&sale.latencies(sent, FOR_EVER_MS), 0.99);
             self.fault_ms = until.saturating_sub(from);
             self.gap_ms = sale.gap(from);
+            self.resumed_ms = sale.issued_after(until);
+            self.slowest_ms = sale.latencies(from..u64::MAX, FOR_EVER_MS).into_iter().max();
             self.p99_before_ms = p99(from.saturating_sub(CALM_MS)..from);
             self.p99_during_ms = p99(from..until.max(from + 1));
         }

@@ -108,7 +108,7 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "redis-away-60s",
         Part::Redis,
-        72,
+        95,
         redis::away,
         "a black hole in front of all of Redis for 60 s",
     ),
@@ -229,19 +229,27 @@ pub(crate) static ALL: &[Scenario] = &[
         "kill -9 of the database in the middle of the consumers' transactions",
     )
     .in_ci(),
-    Scenario::new("mysql-stop", Part::Mysql, 18, mysql::stop, "the database stands still for 10 s (SIGSTOP)"),
+    Scenario::new("mysql-stop", Part::Mysql, 22, mysql::stop, "the database stands still for 10 s (SIGSTOP)"),
     Scenario::new(
-        "consumer-kill",
+        "consumer-kill-before-commit",
         Part::Consumer,
         12,
-        services::consumer_kill,
-        "kill -9 of the consumer that writes the coupon's rows",
+        |site| services::consumer_kill(site, "before-commit"),
+        "the consumer that writes the coupon's rows dies with everything of a transaction sent but its commit",
+    )
+    .in_ci(),
+    Scenario::new(
+        "consumer-kill-after-commit",
+        Part::Consumer,
+        12,
+        |site| services::consumer_kill(site, "after-commit"),
+        "that consumer dies when a transaction is committed and it has not gone on from it",
     )
     .in_ci(),
     Scenario::new(
         "consumer-zombie",
         Part::Consumer,
-        18,
+        22,
         services::consumer_zombie,
         "that consumer stands still for 10 s, past its session, and goes on where it was",
     ),
@@ -249,14 +257,14 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "consul-away-30s",
         Part::Consul,
-        40,
+        52,
         consul::away,
         "Consul is killed for 30 s and comes back with an empty catalogue",
     ),
     Scenario::new(
         "coupon-service-away",
         Part::CouponService,
-        20,
+        24,
         services::coupon_service_away,
         "the coupon service is killed for 10 s, the cached definition removed, an issue service restarted",
     ),
@@ -325,9 +333,9 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "mysql-restored",
         Part::Mysql,
-        38,
+        105,
         restored::restored,
-        "the database is put back to a backup, 15 s old, after which users, a coupon and a change came",
+        "the database is put back to a backup, a minute old, after which users, a coupon and a change came",
     )
     .replicated(),
 ];

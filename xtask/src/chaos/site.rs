@@ -110,9 +110,9 @@ impl<'a> Site<'a> {
     }
 
     /// Waits for the moment, and then until a claim has reached this point in that instance: it is dead or stands still.
-    pub(crate) fn at(&mut self, instance: &Arc<Child>, point: &str, action: &str) -> Result<()> {
+    pub(crate) fn at(&mut self, instance: &Arc<Child>, point: &str, action: &str, claims: u32) -> Result<()> {
         self.moment()?;
-        let armed = Armed::new(self.stage, instance, point, action)?;
+        let armed = Armed::new(self.stage, instance, point, action, claims)?;
         let what = format!("a claim has reached {point} in {}", instance.spec.name);
         self.struck = Some(self.wait_for(&what, REACHED_WITHIN, |_| armed.reached())?);
         self.signs.push((what, true));

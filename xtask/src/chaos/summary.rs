@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::check::Promises;
 use super::record::count;
 use super::round::Round;
 use super::statistics::{quantile, upper_bound};
@@ -17,22 +18,18 @@ pub(crate) struct Summary {
     pub(crate) void: u64,
     /// Rounds in which a promise was broken.
     pub(crate) broken: u64,
-    pub(crate) told_issued: u64,
-    pub(crate) rows: u64,
-    pub(crate) lost: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) over_issued: u64,
-    /// None where no round was judged by it.
-    pub(crate) leaked: Option<u64>,
-    pub(crate) winners_refused: u64,
-    pub(crate) unknown_became_rows: u64,
+    #[serde(flatten)]
+    pub(crate) promises: Promises,
     pub(crate) claims: u64,
     pub(crate) answers: BTreeMap<String, u64>,
     pub(crate) gap_median_ms: Option<u64>,
     pub(crate) gap_max_ms: Option<u64>,
+    pub(crate) resumed_max_ms: Option<u64>,
     /// Medians over the rounds.
     pub(crate) p99_before_ms: Option<u64>,
     pub(crate) p99_during_ms: Option<u64>,
+    /// Over all rounds.
+    pub(crate) slowest_ms: Option<u64>,
     /// 95 % upper bound of the probability that a round of this scenario breaks a promise.
     pub(crate) round_breaks_at_most: f64,
 }
@@ -40,7 +37,6 @@ pub(crate) struct Summary {
 impl Summary {
     pub(crate) fn of<'a>(scenario: &str, rounds: impl Iterator<Item = &'a Round>) -> Self {
         let (counted, void): (Vec<&Round>, Vec<&Round>) = rounds.partition(|round| round.counts());
-        let sum = |figure: fn(&Round) -> u64| counted.iter().map(|round| figure(round)).sum::<u64>();
         let median = |figure: fn(&Round) -> Option<u64>| {
             let values: Vec<u64> = counted.iter().filter_map(|round| figure(round)).collect();
             quantile(&values, 0.5)
@@ -49,7 +45,6 @@ impl Summary {
         for (name, number) in counted.iter().flat_map(|round| &round.answers) {
             *answers.entry(name.clone()).or_default() += number;
         }
-        let leaks: Vec<u64> = counted.iter().filter_map(|round| round.leaked).collect();
         let broken = count(counted.iter().filter(|round| !round.broken.is_empty()));
         let trials = count(counted.iter());
         Self {
@@ -57,20 +52,15 @@ impl Summary {
             rounds: trials,
             void: count(void.iter()),
             broken,
-            told_issued: sum(|round| round.told_issued),
-            rows: sum(|round| round.rows),
-            lost: sum(|round| round.lost),
-            duplicates: sum(|round| round.duplicates),
-            over_issued: sum(|round| round.over_issued),
-            leaked: (!leaks.is_empty()).then(|| leaks.iter().sum()),
-            winners_refused: sum(|round| round.winners_refused),
-            unknown_became_rows: sum(|round| round.unknown_became_rows),
+            promises: counted.iter().map(|round| round.promises).sum(),
             claims: answers.values().sum(),
             answers,
             gap_median_ms: median(|round| Some(round.gap_ms)),
             gap_max_ms: counted.iter().map(|round| round.gap_ms).max(),
+            resumed_max_ms: counted.iter().filter_map(|round| round.resumed_ms).max(),
             p99_before_ms: median(|round| round.p99_before_ms),
             p99_during_ms: median(|round| round.p99_during_ms),
+            slowest_ms: counted.iter().filter_map(|round| round.slowest_ms).max(),
             round_breaks_at_most: upper_bound(broken, trials),
         }
     }
@@ -91,8 +81,8 @@ impl Pooled {
         Self {
             rounds: sum(|it| it.rounds),
             broken: sum(|it| it.broken),
-            told_issued: sum(|it| it.told_issued),
-            lost: sum(|it| it.lost),
+            told_issued: sum(|it| it.promises.told_issued),
+            lost: sum(|it| it.promises.lost),
         }
     }
 
@@ -113,22 +103,41 @@ mod tests {
     #[test]
     fn void_rounds_are_counted_apart() {
         let answers = |number| BTreeMap::from([("200".to_owned(), number)]);
+        let mut leaky = round("a", 3);
+        leaky.promises.leaked = Some(2);
         let rounds = [
-            Round { gap_ms: 5, leaked: Some(0), answers: answers(3), ..round("a", 1) },
-            Round { void: Some("x".to_owned()), gap_ms: 900, answers: answers(50), ..round("a", 2) },
-            Round { gap_ms: 7, p99_during_ms: Some(40), answers: answers(4), ..round("a", 3) },
+            Round {
+                gap_ms: 5,
+                resumed_ms: Some(9),
+                slowest_ms: Some(70),
+                answers: answers(3),
+                ..round("a", 1)
+            },
+            Round {
+                void: Some("x".to_owned()),
+                gap_ms: 900,
+                slowest_ms: Some(9_000),
+                answers: answers(50),
+                ..round("a", 2)
+            },
+            Round { gap_ms: 7, p99_during_ms: Some(40), slowest_ms: Some(60), answers: answers(4), ..leaky },
         ];
         let summary = Summary::of("a", rounds.iter());
         assert_eq!((summary.rounds, summary.void, summary.broken), (2, 1, 0));
-        assert_eq!((summary.told_issued, summary.rows, summary.claims), (20, 22, 7));
+        assert_eq!((summary.promises.told_issued, summary.promises.rows, summary.claims), (20, 22, 7));
         assert_eq!((summary.gap_median_ms, summary.gap_max_ms), (Some(5), Some(7)));
-        assert_eq!((summary.leaked, summary.p99_before_ms, summary.p99_during_ms), (Some(0), None, Some(40)));
+        assert_eq!(
+            (summary.promises.leaked, summary.resumed_max_ms, summary.slowest_ms),
+            (Some(2), Some(9), Some(70))
+        );
+        assert_eq!((summary.p99_before_ms, summary.p99_during_ms), (None, Some(40)));
         assert!((summary.round_breaks_at_most - (1.0 - 0.05_f64.sqrt())).abs() < 1e-9);
     }
 
     #[test]
     fn a_broken_round_is_a_hit() {
-        let broken = Round { broken: vec!["x".to_owned()], lost: 2, ..round("a", 1) };
+        let mut broken = Round { broken: vec!["x".to_owned()], ..round("a", 1) };
+        broken.promises.lost = 2;
         let summaries = [Summary::of("a", [broken].iter()), Summary::of("b", [round("b", 1)].iter())];
         assert_eq!((summaries[0].broken, summaries[1].broken), (1, 0));
         let pooled = Pooled::of(&summaries);

@@ -13,12 +13,14 @@ use crate::process::stands_still;
 const WATCHED: Duration = Duration::from_secs(4);
 const STARTS_WITHIN: Duration = Duration::from_secs(1);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// So many have to be under way in the instance. The other one has about as many, so there are more than count.
+const CLAIMS: u32 = 40;
 
 pub(crate) fn kill(site: &mut Site<'_>, point: &str) -> Result<()> {
     let instance = site.any(ISSUE_SERVICE)?;
     let pid = instance.pid()?;
     let before = got_no_good_answer(site);
-    site.at(&instance, point, "kill")?;
+    site.at(&instance, point, "kill", CLAIMS)?;
     instance.wait_gone(pid)?;
     site.back(&instance)?;
     site.lift()?;
@@ -28,7 +30,7 @@ pub(crate) fn kill(site: &mut Site<'_>, point: &str) -> Result<()> {
 pub(crate) fn stop(site: &mut Site<'_>, point: &str) -> Result<()> {
     let instance = site.any(ISSUE_SERVICE)?;
     let pid = instance.pid()?;
-    site.at(&instance, point, "stop")?;
+    site.at(&instance, point, "stop", CLAIMS)?;
     site.wait_for("it stands still", STARTS_WITHIN, |_| stands_still(pid).then_some(()))?;
     site.rest(WATCHED)?;
     let waiting = site.live.waiting_since(unix_ms()? - u64::try_from(SLOW.as_millis())?);

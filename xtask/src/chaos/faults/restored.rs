@@ -11,7 +11,7 @@ use crate::chaos::site::{Expected, Site};
 use crate::first_coupon::{create, login};
 
 /// Between the backup and the loss of everything after it.
-const LOST: Duration = Duration::from_secs(15);
+const LOST: Duration = Duration::from_secs(60);
 /// For a thing that is done in this time, or has to be possible after it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The ledger is asked every 30 s for the definitions in force.

@@ -44,12 +44,14 @@ pub(crate) fn issue_service_stop(site: &mut Site<'_>) -> Result<()> {
     site.sign(&format!("{waiting} claims have waited more than {} s", SLOW.as_secs()), |_| waiting > 0)
 }
 
-/// The one that writes this coupon's rows.
-pub(crate) fn consumer_kill(site: &mut Site<'_>) -> Result<()> {
+/// The one that writes this coupon's rows dies when it reaches a point.
+pub(crate) fn consumer_kill(site: &mut Site<'_>, point: &str) -> Result<()> {
     site.rest(SLOW)?;
     let writer = site.busiest(CONSUMER, ROWS)?;
-    site.moment()?;
-    site.kill(&writer)?;
+    let pid = writer.pid()?;
+    // No claim is ever under way in a consumer.
+    site.at(&writer, point, "kill", 0)?;
+    writer.wait_gone(pid)?;
     site.back(&writer)?;
     site.lift()?;
     site.sign("rows were written after its death", |site| site.grown(CONSUMER, ROWS) > 0)

@@ -82,6 +82,8 @@ impl Kafka {
             // What was read up to its end must not hold up the next partition.
             .set("fetch.wait.max.ms", "20")
             .set("queued.max.messages.kbytes", "16384")
+            // With a full queue it would look again after a second.
+            .set("fetch.queue.backoff.ms", "5")
             .create()?;
         let metadata = consumer
             .fetch_metadata(Some(topic), TIMEOUT)

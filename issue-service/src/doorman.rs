@@ -86,8 +86,16 @@ impl<O: Outside> Doorman<O> {
     /// Asks whether the user may try for a coupon of this stock. Everybody who asks while a call for the coupon
     /// is in flight shares the next one.
     pub async fn ask(&self, coupon: CouponId, user: UserId, stock: u32) -> Word {
-        if self.shared.is_resting() {
+        let word = self.ask_in_time(coupon, user, stock).await;
+        if word == Word::Away {
+            metrics::counter!("firstcome_doorman_away_total").increment(1);
             self.shared.doubt(coupon, user);
+        }
+        word
+    }
+
+    async fn ask_in_time(&self, coupon: CouponId, user: UserId, stock: u32) -> Word {
+        if self.shared.is_resting() {
             return Word::Away;
         }
         let (word, answer) = oneshot::channel();
@@ -110,11 +118,7 @@ impl<O: Outside> Doorman<O> {
             let shared = self.shared.clone();
             self.shared.outside.spawn(async move { shared.serve(coupon, first).await });
         }
-        let word = answer.await.unwrap_or(Word::Away);
-        if word == Word::Away {
-            self.shared.doubt(coupon, user);
-        }
-        word
+        answer.await.unwrap_or(Word::Away)
     }
 
     /// Sets right what he missed while he was late or away: winners are added, others removed. For as long as the
@@ -171,11 +175,7 @@ impl<O: Outside> Shared<O> {
         metrics::counter!("firstcome_doorman_calls_total").increment(1);
         match self.in_time(self.outside.admit(coupon, stock, &users)).await {
             Some(words) if words.len() == batch.len() => words,
-            Some(_) => vec![Word::Away; batch.len()],
-            None => {
-                metrics::counter!("firstcome_doorman_away_total").increment(batch.len() as u64);
-                vec![Word::Away; batch.len()]
-            }
+            _ => vec![Word::Away; batch.len()],
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! The file that `FIRSTCOME_FAILPOINT` names arms one: it holds a point's name, what happens to the first claim, or in a
 //! consumer the first transaction, that reaches it, `kill` or `stop` (for 5 s), and how many claims have to be under way
-//! in this process then, such as `after-ack kill 40`; in a consumer none is. Beside it, in a file with `.reached` added to
+//! in this process then, such as `after-ack kill 40`; in a consumer none is. `disarm` takes it
+//! back. Beside it, in a file with `.reached` added to
 //! its name, stands afterwards when that was, in unix milliseconds.
 
 /// On a claim's way, in order; the last two on its way into the database.
@@ -57,6 +58,9 @@ mod armed {
     static FILE: OnceLock<OsString> = OnceLock::new();
 
     fn parse(text: &str) -> Option<u32> {
+        if text == "disarm\n" {
+            return Some(0);
+        }
         let [point, action, claims] = text.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
         let point = match point {
             "before-script" => Point::BeforeScript,
@@ -136,6 +140,7 @@ mod armed {
             let armed = parse("after-ack stop 40\n").unwrap();
             assert_eq!((armed & POINT, armed & STOP, armed >> CLAIMS), (Point::AfterAck as u32, STOP, 40));
             assert_eq!(parse("before-script kill 0"), Some(Point::BeforeScript as u32));
+            assert_eq!(parse("disarm\n"), Some(0));
             for wrong in
                 ["", "after-ack", "after-ack kill", "after-ack kill x", "nowhere kill 1", "after-ack die 1"]
             {

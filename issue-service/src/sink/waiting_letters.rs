@@ -45,6 +45,8 @@ pub async fn follow(
         .set("enable.partition.eof", "true")
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "1024")
+        // With a full queue it would look again after a second.
+        .set("fetch.queue.backoff.ms", "5")
         .create()?;
     let told = stop.child_token();
     // A thread is not ended with the task that waits for it.

@@ -86,7 +86,7 @@ impl<A: Around> Worker<A> {
             let Some(snapshot) = self.stop.run_until_cancelled(snapshot).await else { return Ok(None) };
             match snapshot {
                 Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(StoreError::Contradiction(why)) => return Err(why),
+                Err(error @ StoreError::Contradiction(_)) => return Err(error.to_string()),
                 Err(error) => self.database_is_away(&error),
             }
             if !self.rest(&mut pause).await {
@@ -157,7 +157,7 @@ impl<A: Around> Worker<A> {
                     match watermark {
                         Ok(found) if found.next == at => {}
                         Ok(_) => return End::Moved,
-                        Err(StoreError::Contradiction(why)) => return End::Broken(why),
+                        Err(error @ StoreError::Contradiction(_)) => return End::Broken(error.to_string()),
                         Err(error) => self.database_is_away(&error),
                     }
                 }
@@ -240,8 +240,6 @@ fn take_in(
 
 /// What no repetition can change.
 fn contradiction(error: &BoxError) -> Option<String> {
-    match error.downcast_ref()? {
-        StoreError::Contradiction(why) => Some(why.clone()),
-        StoreError::Database(_) => None,
-    }
+    let error: &StoreError = error.downcast_ref()?;
+    (!error.may_pass()).then(|| error.to_string())
 }

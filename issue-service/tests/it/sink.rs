@@ -279,9 +279,13 @@ async fn a_log_whose_times_are_not_the_broker_s_is_refused() {
     let serving = system.serving().await;
     let coupon = system.coupon_in(&[&serving], 0, 5).await;
     system.set("message.timestamp.type", "CreateTime").await;
-    system.append_raw(0, &Record::Claim { coupon, user: UserId(1) }.encode()).await;
-    eventually("the partition has stopped", async || serving.claims.partitions[0].is_stopped()).await;
-    assert_eq!(serving.claims.claim(coupon, UserId(1)).await, Outcome::Unavailable);
+    // The broker takes its time to hear of it.
+    eventually("the partition has stopped", async || {
+        system.append_raw(0, &Record::Claim { coupon, user: UserId(1) }.encode()).await;
+        serving.claims.partitions[0].is_stopped()
+    })
+    .await;
+    assert_eq!(serving.claims.claim(coupon, UserId(2)).await, Outcome::Unavailable);
     let error = issue_service::app::open_log(&system.settings, &system.pool).await.unwrap_err().to_string();
     assert!(error.contains("message.timestamp.type is \"CreateTime\""), "{error}");
 }

@@ -253,8 +253,14 @@ fn bad_settings_are_all_listed_and_nothing_starts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_registers_when_it_is_ready_and_deregisters_before_it_drains() {
     let url = &Servers::get().consul.url;
-    let mut process =
-        Process::start("job", &[("FIRSTCOME_CONSUL__ENABLED", "true"), ("FIRSTCOME_CONSUL__URL", url)]);
+    let mut process = Process::start(
+        "job",
+        &[
+            ("FIRSTCOME_CONSUL__ENABLED", "true"),
+            ("FIRSTCOME_CONSUL__URL", url),
+            ("FIRSTCOME_SERVER__DRAIN_DELAY", "3s"),
+        ],
+    );
     let serving = process.wait_for("serving");
     let instance = serving["instance"].as_str().unwrap().to_owned();
     let ask = async || {
@@ -278,7 +284,7 @@ async fn a_process_registers_when_it_is_ready_and_deregisters_before_it_drains()
     process.signal("TERM");
     process.wait_for("stopping");
     // Within the drain's delay, while it still answers.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(ask().await.is_none());
     assert_eq!(process.end().0, Some(0));
 }

@@ -1,4 +1,4 @@
-//! An issue service is told to die or to stand still between two steps of a claim: by a file that it watches, as
+//! An issue service or a consumer is told to die or to stand still between two steps: by a file that it watches, as
 //! `issue-service/src/failpoint.rs` has it.
 
 use std::fs;
@@ -48,6 +48,10 @@ impl Armed {
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.clean();
+        if self.reached().is_none() {
+            // Who is armed takes this file away, too.
+            let _ = write_atomically(&self.file, b"disarm\n");
+        }
+        let _ = fs::remove_file(&self.reached);
     }
 }

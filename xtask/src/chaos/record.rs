@@ -71,9 +71,14 @@ impl Heard {
         matches!(self, Self::Issued | Self::Already)
     }
 
-    /// The question is settled: a receipt, or a no that lasts.
+    /// That lasts.
+    fn is_no(&self) -> bool {
+        matches!(self, Self::Refused(404 | 409, _))
+    }
+
+    /// The question is settled: a receipt, or a no.
     pub(crate) fn is_final(&self) -> bool {
-        self.receipt() || matches!(self, Self::Refused(404 | 409, _))
+        self.receipt() || self.is_no()
     }
 
     /// It may have won without anybody having heard it.
@@ -170,10 +175,18 @@ impl Record {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
-    /// How long after this moment the next user was told ISSUED.
+    /// How long after this moment the next user was told ISSUED; if nobody was until the last claim was sent, at least
+    /// that long. None: somebody was told a no that lasts instead, or no claim was sent any more.
     pub(crate) fn issued_after(&self, moment: u64) -> Option<u64> {
-        let issued = self.attempts.iter().filter(|attempt| attempt.heard == Heard::Issued);
-        issued.filter_map(|attempt| attempt.answered?.checked_sub(moment)).min()
+        let heard = |that: fn(&Heard) -> bool| {
+            let these = self.attempts.iter().filter(|attempt| that(&attempt.heard));
+            these.filter_map(|attempt| attempt.answered?.checked_sub(moment)).min()
+        };
+        let last = self.attempts.iter().map(|attempt| attempt.sent).max();
+        heard(|heard| *heard == Heard::Issued).or_else(|| match heard(Heard::is_no) {
+            Some(_) => None,
+            None => last?.checked_sub(moment),
+        })
     }
 
     /// From sending to answer, of what was sent in this time; who never heard anything waited `for_ever`.
@@ -297,8 +310,10 @@ pub(crate) mod tests {
 
     #[test]
     fn claims_go_on_with_the_next_receipt() {
-        // ISSUED at 1005; what followed later is the status API's.
+        // ISSUED at 1005, SOLD_OUT at 1300; what followed later is the status API's.
         assert_eq!([900, 1005, 1006].map(|moment| some().issued_after(moment)), [Some(105), Some(0), None]);
+        // Nobody heard either until the last claim, at 1500.
+        assert_eq!([1301, 1501].map(|moment| some().issued_after(moment)), [Some(199), None]);
     }
 
     #[test]

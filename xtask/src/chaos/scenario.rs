@@ -108,7 +108,7 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "redis-away-60s",
         Part::Redis,
-        95,
+        110,
         redis::away,
         "a black hole in front of all of Redis for 60 s",
     ),
@@ -229,7 +229,7 @@ pub(crate) static ALL: &[Scenario] = &[
         "kill -9 of the database in the middle of the consumers' transactions",
     )
     .in_ci(),
-    Scenario::new("mysql-stop", Part::Mysql, 22, mysql::stop, "the database stands still for 10 s (SIGSTOP)"),
+    Scenario::new("mysql-stop", Part::Mysql, 26, mysql::stop, "the database stands still for 10 s (SIGSTOP)"),
     Scenario::new(
         "consumer-kill-before-commit",
         Part::Consumer,
@@ -249,7 +249,7 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "consumer-zombie",
         Part::Consumer,
-        22,
+        26,
         services::consumer_zombie,
         "that consumer stands still for 10 s, past its session, and goes on where it was",
     ),
@@ -257,14 +257,14 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "consul-away-30s",
         Part::Consul,
-        52,
+        62,
         consul::away,
         "Consul is killed for 30 s and comes back with an empty catalogue",
     ),
     Scenario::new(
         "coupon-service-away",
         Part::CouponService,
-        24,
+        34,
         services::coupon_service_away,
         "the coupon service is killed for 10 s, the cached definition removed, an issue service restarted",
     ),
@@ -333,7 +333,7 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "mysql-restored",
         Part::Mysql,
-        105,
+        125,
         restored::restored,
         "the database is put back to a backup, a minute old, after which users, a coupon and a change came",
     )
@@ -389,6 +389,19 @@ mod tests {
         let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).chain(controls).collect();
         assert_eq!(distinct.len(), ALL.len() + 1 + guards::ALL.len());
         assert!(distinct.iter().all(|name| list().contains(name)));
+    }
+
+    /// A name that the service does not know would arm nothing.
+    #[test]
+    fn the_service_knows_every_point() {
+        let service = include_str!("../../../issue-service/src/failpoint.rs");
+        let begins = ["issue-service-kill-", "issue-service-stop-", "consumer-kill-"];
+        let point = |it: &Scenario| begins.iter().find_map(|begin| it.name.strip_prefix(begin));
+        let points: Vec<&str> = ALL.iter().filter_map(point).collect();
+        assert_eq!(points.len(), 12);
+        for point in points {
+            assert!(service.contains(&format!("\"{point}\" => Point::")), "{point}");
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<'a> Site<'a> {
     pub(crate) fn at(&mut self, instance: &Arc<Child>, point: &str, action: &str, claims: u32) -> Result<()> {
         self.moment()?;
         let armed = Armed::new(self.stage, instance, point, action, claims)?;
-        let what = format!("a claim has reached {point} in {}", instance.spec.name);
+        let what = format!("{} has reached {point}", instance.spec.name);
         self.struck = Some(self.wait_for(&what, REACHED_WITHIN, |_| armed.reached())?);
         self.signs.push((what, true));
         Ok(())

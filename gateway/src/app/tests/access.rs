@@ -92,7 +92,7 @@ async fn a_panic_leaves_a_line_too() {
 async fn a_request_whose_time_is_over_has_the_status_that_its_client_saw() {
     let (lines, _guard) = Lines::gather();
     let mut setting = Setting::new().await;
-    setting.configure(&json!({"server": {"request-timeout": "100ms"}}));
+    setting.configure(&json!({"server": {"request-timeout": "500ms"}}));
     let silent = axum::Router::new().fallback(async || std::future::pending::<()>().await);
     let address = setting.serve(silent).await;
     setting.publish("coupon-service", &[("silent", address)]);

@@ -107,7 +107,7 @@ async fn a_silent_service_is_504_and_asked_once() {
 #[tokio::test]
 async fn a_request_whose_time_is_over_is_504_only_if_a_service_may_have_it() {
     let mut setting = Setting::new().await;
-    setting.configure(&json!({"server": {"request-timeout": "200ms"}}));
+    setting.configure(&json!({"server": {"request-timeout": "1s"}}));
     let silent = Router::new().fallback(async || std::future::pending::<()>().await);
     let address = setting.serve(silent).await;
     setting.publish("issue-service", &[("silent", address)]);

@@ -114,7 +114,8 @@ async fn audit(system: &System, coupon: CouponId, auditor: &Path) -> Result<Audi
     command.args(["--kafka", &kafka.bootstrap_servers, "--topic", &kafka.topic]);
     command.args(["--dead-letter-topic", &kafka.dead_letter_topic]);
     // Where no stack's state lies that would add a Redis or a gateway.
-    command.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    command.env_remove("FIRSTCOME_STATE").current_dir(std::env::temp_dir());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let begun = Instant::now();
     let mut child = command.spawn()?;
     let file = format!("/proc/{}/status", child.id().ok_or("it ended")?);

@@ -36,7 +36,7 @@ fn router() -> Router {
         .route("/panic", get(async || -> String { panic!("the secret of the house") }))
         .route("/problem", get(async || Problem::internal("the secret of the house")))
         .route("/own-404", get(async || (StatusCode::NOT_FOUND, "mine")))
-        .route("/slow", get(async || tokio::time::sleep(Duration::from_millis(300)).await))
+        .route("/slow", get(async || tokio::time::sleep(Duration::from_millis(600)).await))
         .route("/hang", get(async || std::future::pending::<()>().await))
         .route("/ok", get(async || "ok"))
 }
@@ -233,7 +233,7 @@ async fn what_was_begun_is_answered_in_the_drain_and_idle_connections_close() {
     send(&mut idle, "/ok").await;
     read_until(&mut idle, "ok").await.unwrap();
     send(&mut busy, "/slow").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     let address = server.address();
     let begun = Instant::now();
     let drained = tokio::runtime::Handle::current().spawn(server.stop(Duration::from_secs(5)));

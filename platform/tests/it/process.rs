@@ -259,6 +259,7 @@ async fn a_process_registers_when_it_is_ready_and_deregisters_before_it_drains()
             ("FIRSTCOME_CONSUL__ENABLED", "true"),
             ("FIRSTCOME_CONSUL__URL", url),
             ("FIRSTCOME_SERVER__DRAIN_DELAY", "3s"),
+            ("FIRSTCOME_SERVER__DRAIN_TIMEOUT", "1s"),
         ],
     );
     let serving = process.wait_for("serving");

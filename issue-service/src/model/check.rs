@@ -117,6 +117,9 @@ fn answer(world: &World, told: &Told, said: &Said) -> Result<(), &'static str> {
             }
             Some(_) => {}
         },
+        Answer::Claim(Outcome::Unavailable | Outcome::Overloaded) if said.in_flight => {
+            return Err("told that nothing is in flight, and its claim is");
+        }
         Answer::Claim(Outcome::Pending | Outcome::Unavailable | Outcome::Overloaded)
         | Answer::Status(Status::Pending | Status::Unavailable) => {}
         _ if won.is_some_and(|(offset, _)| *offset < said.sent_end) => {

@@ -1,6 +1,7 @@
 //! An instance that answers claims: the production code of one process, in the model's world.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,14 @@ pub(super) struct Seen {
     /// What this instance's clock is ahead, by the middle of the skew.
     clock: u64,
 }
+
+tokio::task_local! {
+    /// What the request of this task has sent: for each claim the offset after it, once it is in the log.
+    pub(super) static SENT: Arc<Mutex<Vec<Arc<AtomicU64>>>>;
+}
+
+/// Of a claim that is not in the log, and may come to be.
+pub(super) const ON_ITS_WAY: u64 = u64::MAX;
 
 /// What becomes of an append.
 #[derive(Debug, Clone, Copy)]
@@ -130,14 +139,19 @@ impl Seen {
         }
     }
 
-    /// On its way to the broker and back; what is on the wire arrives whatever becomes of this process.
-    async fn send(&self, partition: u32, record: Record) -> Option<u64> {
-        let fate = self.fate();
-        let Fate::Arrives { times, answered } = fate else {
-            if matches!(fate, Fate::Lost) {
-                tokio::time::sleep(MESSAGE_TIMEOUT).await;
+    /// On its way to the broker and back; what is on the wire arrives whatever becomes of this process. `sent` learns of
+    /// it before anybody else does.
+    async fn send(&self, partition: u32, record: Record, sent: Arc<AtomicU64>) -> Result<u64, Answer> {
+        let (times, answered) = match self.fate() {
+            Fate::Arrives { times, answered } => (times, answered),
+            Fate::Refused => {
+                sent.store(0, Ordering::Relaxed);
+                return Err(Answer::NotSent);
             }
-            return None;
+            Fate::Lost => {
+                tokio::time::sleep(MESSAGE_TIMEOUT).await;
+                return Err(Answer::Unknown);
+            }
         };
         self.world.dice.pause(2).await;
         let world = self.world.clone();
@@ -152,16 +166,18 @@ impl Seen {
                 world.dice.pause(2).await;
                 world.broker.there().await;
                 offset = world.broker.append(partition, value.clone());
+                sent.store(offset + 1, Ordering::Relaxed);
             }
             offset
         });
-        let offset = tokio::time::timeout(MESSAGE_TIMEOUT, appended).await.ok()?.ok()?;
+        let offset = tokio::time::timeout(MESSAGE_TIMEOUT, appended).await;
+        let Ok(Ok(offset)) = offset else { return Err(Answer::Unknown) };
         if !answered {
             tokio::time::sleep(MESSAGE_TIMEOUT).await;
-            return None;
+            return Err(Answer::Unknown);
         }
         self.world.dice.pause(2).await;
-        Some(offset)
+        Ok(offset)
     }
 }
 
@@ -189,18 +205,20 @@ impl Outside for Seen {
             partitions: self.partitions.clone(),
             clock: self.clock,
         };
+        let sent = Arc::new(AtomicU64::new(ON_ITS_WAY));
+        SENT.with(|all| all.lock().unwrap().push(sent.clone()));
         self.gate.spawn(async move {
             let number = partition_of(coupon, seen.world.plan.partitions);
             let partition = holding(&seen.partitions, coupon);
-            match seen.send(number, Record::Claim { coupon, user }).await {
-                Some(offset) => partition.acked(coupon, user, attempt, offset),
-                None => partition.failed(coupon, user, attempt, Answer::Unknown),
+            match seen.send(number, Record::Claim { coupon, user }, sent).await {
+                Ok(offset) => partition.acked(coupon, user, attempt, offset),
+                Err(answer) => partition.failed(coupon, user, attempt, answer),
             }
         });
     }
 
     async fn append(&self, partition: u32, record: Record) -> Result<u64, BoxError> {
-        self.send(partition, record).await.ok_or_else(|| "not acknowledged".into())
+        self.send(partition, record, Arc::default()).await.map_err(|_| "not acknowledged".into())
     }
 
     async fn end_of(&self, partition: u32) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Everything that is not one process: the servers, the processes and what befalls them, and what clients were told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::ms;
 use super::plan::{Change, Event, Plan, Process};
 use super::redis::Redis;
-use super::server::{self, Seen};
+use super::server::{self, SENT, Seen};
 use crate::claim::{Claims, Outcome, Status};
 use crate::control::{Guard, without};
 use crate::ids::{CouponId, UserId, partition_of};
@@ -75,6 +75,8 @@ pub(super) struct Said {
     pub(super) sent_end: u64,
     pub(super) answered_at: u64,
     pub(super) answered_end: u64,
+    /// A claim that this request had sent was not read back yet, or not even in the log.
+    pub(super) in_flight: bool,
     pub(super) answer: Answer,
 }
 
@@ -334,17 +336,20 @@ impl World {
         };
         let world = self.clone();
         let (sender, answer) = tokio::sync::oneshot::channel();
-        gate.spawn(async move {
+        let sent = Arc::new(Mutex::new(Vec::<Arc<AtomicU64>>::new()));
+        gate.spawn(SENT.scope(sent.clone(), async move {
             world.dice.pause(2).await;
             let answer = match status {
                 true => Answer::Status(claims.status(coupon, person.id).await),
                 false => Answer::Claim(claims.claim(coupon, person.id).await),
             };
-            let _ = sender.send(answer);
-        });
-        let answer = tokio::time::timeout(ms(30_000), answer).await.ok()?.ok()?;
+            let read = claims.partitions[partition as usize].next();
+            let in_flight = sent.lock().unwrap().iter().any(|sent| sent.load(Ordering::Relaxed) > read);
+            let _ = sender.send((answer, in_flight));
+        }));
+        let (answer, in_flight) = tokio::time::timeout(ms(30_000), answer).await.ok()?.ok()?;
         let (answered_at, answered_end) = (self.broker.now(), self.broker.end(partition));
-        let said = Said { person, coupon, sent_at, sent_end, answered_at, answered_end, answer };
+        let said = Said { person, coupon, sent_at, sent_end, answered_at, answered_end, in_flight, answer };
         self.said.lock().unwrap().push(said);
         Some(answer)
     }

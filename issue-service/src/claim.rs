@@ -203,8 +203,8 @@ impl<O: Outside> Claims<O> {
                     Standing::Evicted { retired_at } => {
                         match self.outside.won(retired_at, coupon, user).await {
                             Won::Yes(winner) => return Status::Issued(winner),
-                            Won::No if news => return Status::None,
-                            Won::No => {}
+                            // Nothing of a retired coupon changes any more: no news is needed.
+                            Won::No => return Status::None,
                             Won::Unknown => return Status::Unavailable,
                         }
                     }
@@ -227,6 +227,7 @@ impl<'a, O: Outside> Journey<'a, O> {
     async fn run(&mut self) -> Outcome {
         // Whether the ledger has passed an end of the log that was asked for after this request arrived.
         let mut news = without(Guard::EndOffset);
+        // Whether nobody knew the coupon before that.
         let mut unknown = false;
         loop {
             // Read first: a definition that comes into force in between is one that was not yet judged by.
@@ -244,24 +245,18 @@ impl<'a, O: Outside> Journey<'a, O> {
                     return match self.claims.outside.won(retired_at, self.coupon, self.user).await {
                         Won::Yes(winner) => Outcome::Already(winner),
                         Won::Unknown => Outcome::Unavailable,
-                        // Nothing of a retired coupon changes any more, so there is nothing to judge again.
-                        Won::No if !news && !self.hear_news().await => Outcome::Unavailable,
+                        // Nothing of a retired coupon changes any more: no news is needed.
                         Won::No => refused(Decision::Retired),
                     };
                 }
                 Standing::NoDefinition if known > 0 => {
                     self.wait_for_definition(0).await;
                 }
-                Standing::NoDefinition if unknown && news => return Outcome::NotFound,
+                Standing::NoDefinition if unknown => return Outcome::NotFound,
                 Standing::NoDefinition => match self.obtain_definition().await {
                     Ok(Some(_)) => self.wait_for_definition(0).await,
-                    Ok(None) => {
-                        unknown = true;
-                        news = self.hear_news().await;
-                        if !news {
-                            return Outcome::Unavailable;
-                        }
-                    }
+                    Ok(None) if self.hear_news().await => (unknown, news) = (true, true),
+                    Ok(None) => return Outcome::Unavailable,
                     Err(_) => return Outcome::Unavailable,
                 },
                 Standing::Refused { version, .. } if known > version => {
@@ -434,3 +429,6 @@ fn refused(decision: Decision) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! What histories of the model do not tell, or only by what it costs.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use platform::config::Secret;
+use platform::lifecycle::BoxError;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::ledger::{Entry, Ledger, Record};
+use crate::outside::{Away, Changed, Mend, Told};
+
+const COUPON: CouponId = CouponId(5);
+const USER: UserId = UserId(1);
+const NOW: u64 = 1_800_000_000_000;
+
+fn told(version: u64, quantity: u32) -> Told {
+    Told { coupon_id: COUPON, version, quantity, starts_at: NOW, ends_at: NOW + 1000, closed: false }
+}
+
+/// A log of one partition that is read as soon as it is written, and whose definitions wait until they may be.
+struct Scene {
+    partitions: Arc<[Partition]>,
+    /// How many definitions may still be appended.
+    may_append: Semaphore,
+    /// The coupon service's.
+    known: Mutex<Option<Told>>,
+    announced: broadcast::Sender<Bytes>,
+}
+
+impl Scene {
+    fn append_now(&self, record: &Record) -> u64 {
+        let partition = &self.partitions[0];
+        let offset = partition.next();
+        partition.apply(Entry { offset, appended_at: NOW, value: &record.encode() }).unwrap();
+        offset
+    }
+
+    /// The parts of a process around this log; they follow what changes at the coupon service.
+    fn claims(self: &Arc<Self>) -> Claims<Self> {
+        let (refusals, answering) = Refusals::new(self.clone(), self.partitions.clone());
+        self.spawn(answering);
+        let secret: Secret = serde_json::from_value("a secret of at least thirty-two bytes".into()).unwrap();
+        let definitions = Definitions::new(self.clone(), secret, self.partitions.clone());
+        self.spawn(definitions.clone().follow_changes());
+        Claims {
+            partitions: self.partitions.clone(),
+            outside: self.clone(),
+            doorman: Doorman::new(self.clone()),
+            definitions,
+            refusals: Arc::new(refusals),
+            waiting: Arc::new(Waiting::new(100)),
+        }
+    }
+}
+
+fn scene() -> Arc<Scene> {
+    let partitions = [Partition::new(Ledger::new(0, 1))].into();
+    let announced = broadcast::Sender::new(1);
+    Arc::new(Scene { partitions, may_append: Semaphore::new(0), known: Mutex::default(), announced })
+}
+
+impl Outside for Scene {
+    fn now_ms(&self) -> u64 {
+        NOW
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test's own runtime, where no lifecycle is needed")]
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    fn stop(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+
+    fn topic(&self) -> &str {
+        "t"
+    }
+
+    fn send_claim(&self, coupon: CouponId, user: UserId, attempt: u64, _: Option<&str>) {
+        let offset = self.append_now(&Record::Claim { coupon, user });
+        self.partitions[0].acked(coupon, user, attempt, offset);
+    }
+
+    async fn append(&self, _: u32, record: Record) -> Result<u64, BoxError> {
+        self.may_append.acquire().await?.forget();
+        Ok(self.append_now(&record))
+    }
+
+    async fn end_of(&self, _: u32) -> Option<u64> {
+        Some(self.partitions[0].next())
+    }
+
+    async fn admit(&self, _: CouponId, _: u32, users: &[UserId]) -> Option<Vec<Word>> {
+        Some(vec![Word::Admitted; users.len()])
+    }
+
+    async fn mend(&self, _: CouponId, _: Mend, _: &[UserId]) -> bool {
+        true
+    }
+
+    async fn cached(&self, _: CouponId) -> Option<String> {
+        None
+    }
+
+    async fn told(&self, _: CouponId) -> Result<Option<Told>, Away> {
+        Ok(*self.known.lock().unwrap())
+    }
+
+    async fn changed_since(&self, version: u64) -> Result<Changed, Away> {
+        let items: Vec<Told> = self.known.lock().unwrap().iter().copied().collect();
+        let version = items.iter().map(|told| told.version).fold(version, u64::max);
+        Ok(Changed { items, version })
+    }
+
+    async fn won(&self, _: u64, _: CouponId, _: UserId) -> Won {
+        Won::Unknown
+    }
+
+    fn announced(&self) -> broadcast::Receiver<Bytes> {
+        self.announced.subscribe()
+    }
+}
+
+#[test]
+fn no_more_wait_than_may() {
+    let waiting = Waiting::new(2);
+    let (first, _second) = (waiting.enter().unwrap(), waiting.enter().unwrap());
+    assert!(waiting.enter().is_none());
+    assert!(waiting.enter().is_none(), "who is turned away takes no place");
+    drop(first);
+    assert!(waiting.enter().is_some());
+}
+
+#[test]
+fn what_a_claim_has_waited_for_has_a_name_in_the_metrics() {
+    use Stage::{Definition, Doorman, Echo, Index, LastSlots, News, OwnDoor, ReadBack};
+    let names: BTreeSet<&str> =
+        [Definition, Index, News, Doorman, Echo, LastSlots, OwnDoor, ReadBack].map(Stage::name).into();
+    assert_eq!(names.len(), 8);
+    assert!(names.contains("read_back"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_stopped_partition_nothing_is_said() {
+    let scene = scene();
+    let claims = scene.claims();
+    assert_eq!(claims.status(COUPON, USER).await, Status::None);
+    scene.partitions[0].stop();
+    assert_eq!(claims.status(COUPON, USER).await, Status::Unavailable);
+    assert_eq!(claims.claim(COUPON, USER).await, Outcome::Unavailable);
+}
+
+/// Whoever asks when the coupon was just made waits for it, though it was not there a moment ago.
+#[tokio::test(start_paused = true)]
+async fn a_definition_on_its_way_is_waited_for() {
+    let scene = scene();
+    let claims = scene.claims();
+    assert_eq!(claims.claim(COUPON, USER).await, Outcome::NotFound);
+    *scene.known.lock().unwrap() = Some(told(1, 0));
+    while claims.definitions.newest_known(COUPON) == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let claim = claims.claim(COUPON, USER);
+    let (outcome, ()) = tokio::join!(claim, async { scene.may_append.add_permits(1) });
+    assert_eq!(outcome, Outcome::SoldOut);
+
+    // Nobody is refused by a definition that is known to be an old one.
+    *scene.known.lock().unwrap() = Some(told(2, 1));
+    while claims.definitions.newest_known(COUPON) == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.may_append.add_permits(1);
+    };
+    let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), late);
+    assert_eq!(outcome, Outcome::Issued(Winner { place: 1, issued_at: NOW }));
+    assert_eq!(claims.claim(COUPON, UserId(2)).await, Outcome::SoldOut);
+}

@@ -215,7 +215,7 @@ impl<O: Outside> Shared<O> {
                 let Some(wanted) = newer.get(&coupon).copied() else { return };
                 let done = in_force.is_some_and(|version| version >= wanted.version)
                     || partition.is_stopped()
-                    || is_retired(partition, coupon);
+                    || partition.with(|ledger| ledger.is_retired(coupon));
                 if done {
                     newer.remove(&coupon);
                     self.arrived.notify_waiters();
@@ -245,10 +245,6 @@ impl<O: Outside> Shared<O> {
     fn version_in_force(&self, coupon: CouponId) -> Option<u64> {
         holding(&self.partitions, coupon).definition(coupon).map(|(definition, ..)| definition.version)
     }
-}
-
-fn is_retired(partition: &Partition, coupon: CouponId) -> bool {
-    partition.with(|ledger| ledger.coupon(coupon).is_some_and(|found| found.retired_at.is_some()))
 }
 
 impl Told {

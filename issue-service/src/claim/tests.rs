@@ -182,3 +182,14 @@ async fn a_definition_on_its_way_is_waited_for() {
     assert_eq!(outcome, Outcome::Issued(Winner { place: 1, issued_at: NOW }));
     assert_eq!(claims.claim(COUPON, UserId(2)).await, Outcome::SoldOut);
 }
+
+/// A crowd of losers must not become a crowd of questions.
+#[tokio::test(start_paused = true)]
+async fn a_partition_s_end_is_asked_for_at_a_pace() {
+    let claims = scene().claims();
+    let begun = Instant::now();
+    for _ in 0..5 {
+        claims.refusals.news(0).await.unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+}

@@ -108,8 +108,10 @@ fn a_retirement_counts_only_after_the_end_and_is_terminal() {
     assert_eq!(log.retire(), Decision::Ignored, "too early");
     log.at = END;
     let place = log.ledger.next();
+    assert!(!log.ledger.is_retired(log.coupon().definition.coupon));
     assert_eq!(log.retire(), Decision::RetireTaken);
     assert_eq!(log.coupon().retired_at, Some(place));
+    assert!(log.ledger.is_retired(log.coupon().definition.coupon));
     assert_eq!(log.retire(), Decision::Ignored, "repeated");
     assert_eq!(log.define(2, 10), Decision::Ignored);
     assert_eq!(log.claim(1), Decision::Retired, "winner or not");

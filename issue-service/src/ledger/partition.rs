@@ -267,7 +267,7 @@ impl Partition {
         if pass != Pass::Doorman && left > 0 && others >= left.min(OWN_DOOR) {
             let (sender, call) = oneshot::channel();
             waiting.arrivals += 1;
-            if waiting.arrivals >= waiting.door.len().max(1024) {
+            if waiting.arrivals >= (waiting.door.len() / 2).max(1024) {
                 waiting.arrivals = 0;
                 waiting.door.retain(|waiter| !waiter.is_closed());
             }

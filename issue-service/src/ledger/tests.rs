@@ -189,6 +189,13 @@ fn the_digest_is_frozen() {
     );
 }
 
+#[test]
+fn a_digest_survives_the_database() {
+    let bytes: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    assert_eq!(Digest::try_from(bytes.as_slice()).unwrap(), Digest(bytes));
+    assert!(Digest::try_from(&bytes[1..]).is_err());
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     prop_oneof![
         8 => (1..=12_u64).prop_map(|user| Record::Claim { coupon: COUPON, user: UserId(user) }),

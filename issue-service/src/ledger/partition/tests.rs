@@ -231,6 +231,27 @@ fn who_gives_up_waiting_leaves_nothing_behind() {
 }
 
 #[test]
+fn who_gives_up_at_the_own_door_makes_room_and_who_stays_keeps_the_place() {
+    let log = Log::new(1);
+    let Entrance::Send { attempt, .. } = knock(&log, 1, Pass::None) else { panic!() };
+    let mut patient = wait(&log, 2);
+    for _ in 0..10_000 {
+        drop(wait(&log, 3));
+    }
+    assert!(log.partition.inner.lock().per_coupon[&COUPON].door.len() <= 2048);
+    log.partition.failed(COUPON, UserId(1), attempt, Answer::Unknown);
+    assert_eq!(comes(&mut patient), Some(true));
+}
+
+/// By the time it is at the door the stock may be gone; its record says so.
+#[test]
+fn nobody_waits_at_the_own_door_of_a_coupon_that_is_gone() {
+    let log = Log::new(1);
+    log.claim(9);
+    let Entrance::Send { .. } = knock(&log, 1, Pass::None) else { panic!() };
+}
+
+#[test]
 fn a_coupon_for_which_nobody_waits_any_more_is_forgotten() {
     let waits = |log: &Log| (log.partition.settled(COUPON), log.partition.inner.lock().per_coupon.len());
     let sold_out = Log::new(1);
@@ -330,12 +351,12 @@ fn who_goes_past_the_doorman_is_noted() {
     assert!(log.partition.take_own_doors().is_empty());
 }
 
-#[test]
-fn while_the_log_is_silent_one_claim_a_second_goes_through() {
+#[tokio::test(start_paused = true)]
+async fn while_the_log_is_silent_one_claim_a_second_goes_through() {
     let log = Log::new(100);
     let (first, _) = log.send(1, Instant::now());
     assert!(matches!(knock(&log, 2, Pass::Doorman), Entrance::Send { .. }));
-    std::thread::sleep(STALL + Duration::from_millis(10));
+    tokio::time::advance(STALL).await;
     assert!(matches!(knock(&log, 3, Pass::Doorman), Entrance::Send { .. }), "the test");
     for user in 4..9 {
         assert!(matches!(knock(&log, user, Pass::Doorman), Entrance::Stalled));

@@ -246,6 +246,8 @@ mod tests {
             Err(Unreadable::Invalid),
             "ids end below 2^53"
         );
+        let most = Record::Definition(Definition { stock: MAX_STOCK, ..definition() });
+        assert_eq!(Record::decode(&most.encode()), Ok(most));
         let too_much = Definition { stock: MAX_STOCK + 1, ..definition() };
         assert_eq!(Record::decode(&Record::Definition(too_much).encode()), Err(Unreadable::Invalid));
         assert_eq!(Record::decode(&envelope(9, 1, &[])), Err(Unreadable::Unknown { kind: 9, version: 1 }));

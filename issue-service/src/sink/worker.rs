@@ -243,3 +243,17 @@ fn contradiction(error: &BoxError) -> Option<String> {
     let error: &StoreError = error.downcast_ref()?;
     (!error.may_pass()).then(|| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_repetition_can_change_is_not_repeated() {
+        let boxed = |error: StoreError| -> BoxError { error.into() };
+        let why = contradiction(&boxed(StoreError::Contradiction("a row exists already".to_owned())));
+        assert_eq!(why.as_deref(), Some("the database contradicts itself: a row exists already"));
+        assert_eq!(contradiction(&boxed(sqlx::Error::PoolTimedOut.into())), None);
+        assert_eq!(contradiction(&"Kafka did not take a letter".into()), None);
+    }
+}

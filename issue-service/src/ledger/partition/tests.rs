@@ -202,6 +202,19 @@ fn a_turn_that_is_not_used_is_passed_on() {
 }
 
 #[test]
+fn who_was_called_and_has_not_come_yet_counts_as_well() {
+    let log = Log::new(3);
+    let attempts = [1, 2, 3].map(|user| match knock(&log, user, Pass::None) {
+        Entrance::Send { attempt, .. } => attempt,
+        other => panic!("{other:?}"),
+    });
+    let mut turns = [4, 5, 6].map(|user| wait(&log, user));
+    log.partition.failed(COUPON, UserId(1), attempts[0], Answer::Unknown);
+    log.partition.failed(COUPON, UserId(2), attempts[1], Answer::Unknown);
+    assert_eq!(turns.each_mut().map(comes), [Some(true), Some(true), None]);
+}
+
+#[test]
 fn a_newcomer_does_not_overtake_whoever_was_called() {
     let log = Log::new(1);
     let Entrance::Send { attempt, .. } = knock(&log, 1, Pass::None) else { panic!() };
@@ -339,6 +352,16 @@ fn of_a_retired_coupon_only_the_database_knows_the_winners_once_they_were_evicte
     assert_eq!(log.partition.definition(COUPON).map(|(_, count, _)| count), Some(1));
     log.partition.stop();
     assert_eq!(standing(1), Standing::Evicted { retired_at: retired }, "a receipt is given all the same");
+}
+
+#[test]
+fn what_has_changed_is_told_once() {
+    let log = Log::new(2);
+    assert_eq!(log.partition.take_changed(), HashSet::from([COUPON]), "its definition");
+    log.claim(1);
+    assert_eq!(log.partition.take_changed(), HashSet::from([COUPON]), "its count");
+    log.claim(1);
+    assert!(log.partition.take_changed().is_empty());
 }
 
 #[test]

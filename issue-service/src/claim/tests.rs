@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use platform::config::Secret;
@@ -28,6 +29,8 @@ struct Scene {
     may_append: Semaphore,
     /// The coupon service's.
     known: Mutex<Option<Told>>,
+    /// The log does not say where it ends.
+    silent: AtomicBool,
     announced: broadcast::Sender<Bytes>,
 }
 
@@ -60,7 +63,8 @@ impl Scene {
 fn scene() -> Arc<Scene> {
     let partitions = [Partition::new(Ledger::new(0, 1))].into();
     let announced = broadcast::Sender::new(1);
-    Arc::new(Scene { partitions, may_append: Semaphore::new(0), known: Mutex::default(), announced })
+    let silent = AtomicBool::new(false);
+    Arc::new(Scene { partitions, may_append: Semaphore::new(0), known: Mutex::default(), silent, announced })
 }
 
 impl Outside for Scene {
@@ -92,7 +96,7 @@ impl Outside for Scene {
     }
 
     async fn end_of(&self, _: u32) -> Option<u64> {
-        Some(self.partitions[0].next())
+        (!self.silent.load(Ordering::Relaxed)).then(|| self.partitions[0].next())
     }
 
     async fn admit(&self, _: CouponId, _: u32, users: &[UserId]) -> Option<Vec<Word>> {
@@ -150,9 +154,23 @@ async fn of_a_stopped_partition_nothing_is_said() {
     let scene = scene();
     let claims = scene.claims();
     assert_eq!(claims.status(COUPON, USER).await, Status::None);
+    let Entrance::Send { .. } = scene.partitions[0].enter(COUPON, USER, Instant::now(), Pass::None) else {
+        panic!("not let in")
+    };
+    assert_eq!(claims.status(COUPON, USER).await, Status::Pending);
     scene.partitions[0].stop();
     assert_eq!(claims.status(COUPON, USER).await, Status::Unavailable);
     assert_eq!(claims.claim(COUPON, USER).await, Outcome::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_news_of_the_log_no_coupon_is_unknown() {
+    let scene = scene();
+    let claims = scene.claims();
+    scene.silent.store(true, Ordering::Relaxed);
+    assert_eq!(claims.claim(COUPON, USER).await, Outcome::Unavailable);
+    scene.silent.store(false, Ordering::Relaxed);
+    assert_eq!(claims.claim(COUPON, USER).await, Outcome::NotFound);
 }
 
 /// Whoever asks when the coupon was just made waits for it, though it was not there a moment ago.
@@ -165,8 +183,11 @@ async fn a_definition_on_its_way_is_waited_for() {
     while claims.definitions.newest_known(COUPON) == 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let claim = claims.claim(COUPON, USER);
-    let (outcome, ()) = tokio::join!(claim, async { scene.may_append.add_permits(1) });
+    let late = async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.may_append.add_permits(1);
+    };
+    let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), late());
     assert_eq!(outcome, Outcome::SoldOut);
 
     // Nobody is refused by a definition that is known to be an old one.
@@ -174,11 +195,7 @@ async fn a_definition_on_its_way_is_waited_for() {
     while claims.definitions.newest_known(COUPON) == 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let late = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        scene.may_append.add_permits(1);
-    };
-    let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), late);
+    let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), late());
     assert_eq!(outcome, Outcome::Issued(Winner { place: 1, issued_at: NOW }));
     assert_eq!(claims.claim(COUPON, UserId(2)).await, Outcome::SoldOut);
 }

@@ -63,6 +63,19 @@ fn commit_of(tree: &Path) -> Option<String> {
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
+/// Whether two commits that the work tree knows differ in documents alone. Of a changed tree nobody knows what it was.
+pub(crate) fn same_code(tree: &Path, one: &str, other: &str) -> bool {
+    let differ = || {
+        let mut git = Command::new("git");
+        git.args(["diff", "--quiet", "--end-of-options", one, other, "--"]);
+        git.args([".", ":(exclude)docs", ":(exclude)*.md"]).current_dir(tree);
+        git.stdout(Stdio::null()).stderr(Stdio::null());
+        git.status().map_or(true, |status| !status.success())
+    };
+    let changed = one.ends_with('+') || other.ends_with('+');
+    !changed && (one == other || !differ())
+}
+
 /// cargo in this workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -256,21 +269,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn git(tree: &Path, arguments: &[&str]) {
+        let own =
+            ["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"];
+        let status = Command::new("git").args(own).args(arguments).current_dir(tree).status();
+        assert!(status.unwrap().success());
+    }
+
     #[test]
     fn a_changed_tree_is_marked() {
         let folder = tempfile::tempdir().unwrap();
-        let git = |arguments: &[&str]| {
-            let own = [
-                "-c",
-                "user.name=Tester",
-                "-c",
-                "user.email=tester@example.org",
-                "-c",
-                "commit.gpgsign=false",
-            ];
-            let status = Command::new("git").args(own).args(arguments).current_dir(folder.path()).status();
-            assert!(status.unwrap().success());
-        };
+        let git = |arguments: &[&str]| git(folder.path(), arguments);
         assert_eq!(commit_of(folder.path()), None);
         std::fs::write(folder.path().join("a"), "1").unwrap();
         git(&["init", "--quiet"]);
@@ -282,6 +291,33 @@ mod tests {
         assert_eq!(commit_of(folder.path()).unwrap(), clean);
         std::fs::write(folder.path().join("a"), "2").unwrap();
         assert_eq!(commit_of(folder.path()).unwrap(), format!("{clean}+"));
+    }
+
+    #[test]
+    fn commits_that_differ_in_documents_alone_are_the_same_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path();
+        assert!(!same_code(tree, "one", "two"), "without a repository");
+        git(tree, &["init", "--quiet"]);
+        let commit = |file: &str, text: &str| {
+            std::fs::create_dir_all(tree.join(file).parent().unwrap()).unwrap();
+            std::fs::write(tree.join(file), text).unwrap();
+            git(tree, &["add", "."]);
+            git(tree, &["commit", "--quiet", "--message=x"]);
+            commit_of(tree).unwrap()
+        };
+        let first = commit("part/src/main.rs", "1");
+        commit("docs/benchmarks/chaos.json", "{}");
+        commit("README.md", "read");
+        let documents = commit("part/README.md", "read, too");
+        assert!(same_code(tree, &first, &documents) && same_code(tree, &documents, &first));
+        let code = commit("part/src/main.rs", "2");
+        assert!(!same_code(tree, &documents, &code));
+        assert!(same_code(tree, "unknown", "unknown"));
+        assert!(!same_code(tree, &first, &format!("{documents}+")));
+        assert!(!same_code(tree, &format!("{first}+"), &format!("{first}+")));
+        assert!(!same_code(tree, &first, &"0".repeat(40)));
+        assert!(!same_code(tree, "--help", &first));
     }
 
     #[test]

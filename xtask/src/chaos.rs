@@ -329,10 +329,17 @@ impl Run<'_> {
         let seed = Random::of_round(self.arguments.seed, name, number);
         let step = self.progress().step(name);
         let order = Order { scenario: name, number, seed, rate: self.stage.rate, faults };
-        let round =
-            round::run(self.stage, &order, &step).with_context(|| format!("{name} round {number}"))?;
+        let (round, end) = match round::run(self.stage, &order, &step) {
+            Ok(round) => (round, Ok(())),
+            Err(error) => {
+                // Whoever stops a run breaks no promise; whatever else ends a round may have been one.
+                self.stage.stack.interrupt.check()?;
+                (round::unjudged(self.stage, &order, &error), Err(error))
+            }
+        };
         self.results.rounds.push(round.clone());
         self.results.write(self.file)?;
+        end.with_context(|| format!("{name} round {number}"))?;
         let of = if wanted > 0 { format!("{} of {wanted}", self.counted(name)) } else { number.to_string() };
         tell(step, &of, &round);
         Ok(round)

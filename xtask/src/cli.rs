@@ -195,7 +195,7 @@ pub(crate) struct Chaos {
     /// Claims a second
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(100..=20_000))]
     pub(crate) rate: u64,
-    /// Go on with the rounds that the folder's chaos.json lacks
+    /// Go on with the rounds that the folder's chaos.json lacks; no more than documents may have changed since
     #[arg(long)]
     pub(crate) resume: bool,
     /// Show the scenarios

@@ -34,7 +34,8 @@ impl Couponctl {
         self.run(&all)
     }
 
-    /// An audit that finds faults ends without success, and its JSON says which.
+    /// An audit that finds faults ends without success, and its JSON says which. It decides the log of the coupon's
+    /// partition once more.
     /// `patience` is for those who may be behind: consumers, write-back, Redis.
     pub(crate) fn audit(
         &self,
@@ -45,7 +46,7 @@ impl Couponctl {
     ) -> Result<Value> {
         let coupon = coupon.to_string();
         let answers: Vec<String> = answers.iter().map(|file| text(file)).collect();
-        let mut arguments = vec!["audit", "--coupon", &coupon, "--wait", patience, "--answers"];
+        let mut arguments = vec!["audit", "--coupon", &coupon, "--replay", "--wait", patience, "--answers"];
         arguments.extend(answers.iter().map(String::as_str));
         arguments.extend(more);
         let (value, success) = self.output(&arguments)?;

@@ -84,6 +84,11 @@ pub(crate) struct Status {
     running: bool,
     /// Ends before it was ready, since it was told to start.
     failed_starts: u32,
+    /// Ends that nobody had ordered, and how the last of them was.
+    pub(crate) ended_alone: u32,
+    pub(crate) last_alone: String,
+    /// What runs was told to end, or will be led to it.
+    doomed: bool,
     /// Variables besides those of [`Spec`].
     more_environment: Vec<(String, String)>,
 }
@@ -256,6 +261,10 @@ impl Supervisor {
                     Ok(status) => describe(*status),
                     Err(error) => format!("{error:#}"),
                 };
+                if status.wanted && !std::mem::take(&mut status.doomed) {
+                    status.ended_alone += 1;
+                    status.last_alone = status.note.clone();
+                }
                 child.changed.notify_all();
                 status.wanted
             };

@@ -99,6 +99,7 @@ impl Subject<'_> {
         list.push(promises.no_slot_leaked(args.stock_changed));
         if self.record.is_some() {
             list.push(promises.sold_out_means_gone(args.stock_changed));
+            list.push(promises.noes_were_true());
             list.push(promises.rows_are_explained(args.partial));
             list.push(promises.receipts_are_the_same());
             list.push(promises.no_winner_refused());

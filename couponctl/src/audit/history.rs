@@ -1,6 +1,8 @@
 //! What the log says of one coupon: its winners, and when all of its stock was gone.
 
+use super::record::Heard;
 use crate::index::Row;
+use crate::replay::record::Definition;
 use crate::replay::record::Record;
 use crate::replay::rules::{Coupon, Decided, Decision, Entry};
 
@@ -22,12 +24,30 @@ pub(crate) struct History {
     pub(crate) stock_since: u64,
     /// When as many had won as there was stock.
     pub(crate) gone: Vec<Span>,
+    /// Each window that was in force, and since when; the next one ends it.
+    windows: Vec<(u64, Window)>,
+}
+
+/// When a coupon can be claimed, unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    starts_at: u64,
+    ends_at: u64,
+    /// Closed or retired.
+    shut: bool,
 }
 
 impl History {
     /// Of a coupon that the log does not hold.
     pub(crate) const fn new() -> Self {
-        Self { winners: Vec::new(), highest_stock: 0, stock: None, stock_since: 0, gone: Vec::new() }
+        Self {
+            winners: Vec::new(),
+            highest_stock: 0,
+            stock: None,
+            stock_since: 0,
+            gone: Vec::new(),
+            windows: Vec::new(),
+        }
     }
 
     /// Whether the log holds a definition of it.
@@ -45,6 +65,11 @@ impl History {
             (self.stock, self.stock_since) = (Some(stock), at);
             self.highest_stock = self.highest_stock.max(stock);
         }
+        let Definition { starts_at, ends_at, closed, .. } = coupon.definition;
+        let window = Window { starts_at, ends_at, shut: closed || coupon.retired_at.is_some() };
+        if self.windows.last().is_none_or(|(_, last)| *last != window) {
+            self.windows.push((at, window));
+        }
         match (coupon.count() >= stock, self.gone.last_mut()) {
             (true, None | Some(Span { to: Some(_), .. })) => self.gone.push(Span { from: at, to: None }),
             (false, Some(span @ Span { to: None, .. })) => span.to = Some(at),
@@ -57,10 +82,25 @@ impl History {
     }
 
     /// Whether all stock was gone at some moment between asking and hearing so, give or take the clocks' difference.
-    pub(crate) fn was_gone(&self, asked: u64, heard: u64, tolerance: u64) -> bool {
+    fn was_gone(&self, asked: u64, heard: u64, tolerance: u64) -> bool {
         self.gone
             .iter()
             .any(|span| span.from <= heard + tolerance && span.to.is_none_or(|to| asked <= to + tolerance))
+    }
+
+    /// Whether this no was true at some moment between asking and hearing it, whoever asked.
+    pub(crate) fn was_true(&self, no: Heard, asked: u64, heard: u64, tolerance: u64) -> bool {
+        let (from, to) = (asked.saturating_sub(tolerance), heard + tolerance);
+        let ends = self.windows.iter().skip(1).map(|(since, _)| *since).chain([u64::MAX]);
+        let mut windows =
+            self.windows.iter().zip(ends).filter(|((since, _), end)| *since <= to && *end >= from);
+        match no {
+            Heard::SoldOut => self.was_gone(asked, heard, tolerance),
+            Heard::NotStarted => windows.any(|((since, window), _)| window.starts_at > from.max(*since)),
+            Heard::Ended => windows.any(|((_, window), end)| window.shut || window.ends_at <= to.min(end)),
+            Heard::NotFound => self.windows.first().is_none_or(|(since, _)| *since >= from),
+            _ => true,
+        }
     }
 }
 
@@ -118,9 +158,42 @@ pub(crate) mod tests {
         assert_eq!((history.highest_stock, history.stock_since), (5, 80));
         let span = |from, to| Span { from, to: Some(to) };
         assert_eq!(history.gone, [span(30, 40), span(50, 70)]);
-        let gone = |asked, heard| history.was_gone(asked, heard, 0);
+        let gone = |asked, heard| history.was_true(Heard::SoldOut, asked, heard, 0);
         assert!(gone(25, 30) && gone(35, 36) && gone(40, 45) && gone(41, 50));
         assert!(!gone(20, 29) && !gone(41, 49) && !gone(71, 99));
         assert!(history.was_gone(20, 29, 1) && history.was_gone(71, 99, 1));
+    }
+
+    fn window(version: u64, starts_at: u64, ends_at: u64, closed: bool) -> Record {
+        Record::Definition {
+            coupon: COUPON,
+            definition: Definition { version, stock: 9, starts_at, ends_at, closed },
+        }
+    }
+
+    #[test]
+    fn when_a_no_was_true() {
+        let history = history(&[
+            (10, window(1, 20, 100, false)),
+            (40, window(2, 60, 100, false)),
+            (70, window(3, 60, 100, true)),
+            (80, window(4, 60, 100, false)),
+            (120, Record::Retire { coupon: COUPON }),
+        ]);
+        let spans = |no: Heard| {
+            let was_true: Vec<u64> = (0..130).filter(|at| history.was_true(no, *at, *at, 0)).collect();
+            was_true.chunk_by(|one, next| one + 1 == *next).map(|run| (run[0], run[run.len() - 1])).collect()
+        };
+        // Before it is in the log there is nothing to start.
+        let spans: [Vec<(u64, u64)>; 3] = [Heard::NotFound, Heard::NotStarted, Heard::Ended].map(spans);
+        assert_eq!(spans[0], [(0, 10)]);
+        assert_eq!(spans[1], [(10, 19), (40, 59)]);
+        assert_eq!(spans[2], [(70, 80), (100, 129)]);
+        assert!(!history.was_true(Heard::Ended, 90, 95, 0) && history.was_true(Heard::Ended, 90, 95, 5));
+        assert!(
+            !history.was_true(Heard::NotStarted, 25, 35, 0) && history.was_true(Heard::NotStarted, 25, 35, 6)
+        );
+        assert!(History::new().was_true(Heard::NotFound, 1, 1, 0));
+        assert!(!History::new().was_true(Heard::Ended, 1, 1, 0));
     }
 }

@@ -114,6 +114,33 @@ impl Promises<'_> {
         unheard.count() as u64
     }
 
+    /// I4: nobody hears a no that was not true at any moment between asking and hearing, by the log.
+    pub(crate) fn noes_were_true(&self) -> Check {
+        const WHAT: &str = "each no was true when it was said";
+        let Some(history) = self.history else {
+            return Check::not_judged("I4", WHAT, "the log was not read (--replay)");
+        };
+        let mut told = 0_u64;
+        let mut offenders = Vec::new();
+        for attempt in self.record.users().flat_map(|(_, asked)| asked) {
+            // Whether somebody has won, or all is gone, is looked at elsewhere.
+            let Some(no) =
+                attempt.heard.refusal().filter(|_| !matches!(attempt.heard, Heard::SoldOut | Heard::None))
+            else {
+                continue;
+            };
+            told += 1;
+            if !history.was_true(attempt.heard, attempt.sent, attempt.heard_at, self.tolerance) {
+                let problem = format!("told {no} at {}, and by the log it was not so", attempt.heard_at);
+                offenders.push(Offender::user(attempt.user, problem));
+            }
+        }
+        if told == 0 {
+            return Check::not_judged("I4", WHAT, "nobody was told that it is too early, over or unknown");
+        }
+        Check::of("I4", WHAT, format!("{} told so, times against the log's", grouped(told)), offenders)
+    }
+
     /// I4: sold out is said only while the stock is gone.
     pub(crate) fn sold_out_means_gone(&self, stock_changed: bool) -> Check {
         const WHAT: &str = "sold out only if the stock is gone";
@@ -127,7 +154,7 @@ impl Promises<'_> {
         }
         if let Some(history) = self.history {
             let early = told()
-                .filter(|told| !history.was_gone(told.sent, told.heard_at, self.tolerance))
+                .filter(|told| !history.was_true(told.heard, told.sent, told.heard_at, self.tolerance))
                 .map(|told| {
                     Offender::user(
                         told.user,

@@ -2,11 +2,12 @@
 //!
 //! So an attempt without an answer is *unknown*, never forgotten, whatever ends this process. Lines are in the
 //! order of events: an attempt below an answer was sent after that answer had arrived. `at` of an attempt is not
-//! later than its first byte, `at` of an answer not earlier than its last.
+//! later than its first byte, `at` of an answer not earlier than its last. An attempt has `due` if it was to be sent
+//! earlier than it was, when every connection waited for an answer.
 //!
 //! ```text
 //! {"run":"…","coupon":7,"target":"127.0.0.1:8080","at":1800000000000}
-//! {"attempt":0,"user":42,"at":1800000000001}
+//! {"attempt":0,"user":42,"at":1800000000001,"due":1799999999990}
 //! {"answer":0,"at":1800000000003,"status":202,"outcome":"PENDING"}
 //! {"answer":0,"at":1800000000254,"status":200,"outcome":"ISSUED","issueId":"…","place":3,"issuedAt":"2027-01-15T08:00:00.002Z","followed":true,"asked":1800000000253}
 //! ```
@@ -47,6 +48,8 @@ struct Attempt {
     attempt: u64,
     user: u64,
     at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -103,9 +106,10 @@ impl Record {
     }
 
     /// Returns only when the attempt stands in the file, with every answer before it.
-    pub(crate) fn attempt(&self, number: u64, user: u64, at: u64) -> io::Result<()> {
+    pub(crate) fn attempt(&self, number: u64, user: u64, at: u64, due: u64) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.push(&Attempt { attempt: number, user, at })?;
+        let due = Some(due).filter(|due| *due < at);
+        inner.push(&Attempt { attempt: number, user, at, due })?;
         inner.flush()
     }
 
@@ -163,18 +167,18 @@ mod tests {
         let path = folder.path().join("answers.ndjson");
         let record = Record::create(&path, 7, "127.0.0.1:1", 5).unwrap();
         let read = || std::fs::read_to_string(&path).unwrap();
-        record.attempt(0, 42, 6).unwrap();
+        record.attempt(0, 42, 6, 6).unwrap();
         assert!(read().ends_with("{\"attempt\":0,\"user\":42,\"at\":6}\n"), "{}", read());
         let receipt = Receipt { issue_id: Some("x".into()), place: Some(3), issued_at: Some("t".into()) };
         let judged = Judged { receipt, ..Judged::bare(Outcome::Issued) };
         record.answer(&Answer::new(0, 7, Some(200), &judged)).unwrap();
-        record.attempt(1, 43, 8).unwrap();
+        record.attempt(1, 43, 8, 5).unwrap();
         let text = read();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[2],
             r#"{"answer":0,"at":7,"status":200,"outcome":"ISSUED","issueId":"x","place":3,"issuedAt":"t"}"#
         );
-        assert_eq!(lines[3], r#"{"attempt":1,"user":43,"at":8}"#);
+        assert_eq!(lines[3], r#"{"attempt":1,"user":43,"at":8,"due":5}"#);
     }
 }

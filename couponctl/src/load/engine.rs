@@ -121,7 +121,9 @@ impl Worker {
         run.request.write(token, request);
         let sent = Instant::now();
         if let Some(record) = &run.record {
-            record.attempt(job.number, user, run.unix_ms(sent)).context("cannot write the attempt down")?;
+            record
+                .attempt(job.number, user, run.unix_ms(sent), run.unix_ms(begin))
+                .context("cannot write the attempt down")?;
         }
         self.tally().sent(run.elapsed());
         let in_flight = run.live.begin();

@@ -22,6 +22,16 @@ fn told(version: u64, quantity: u32) -> Told {
     Told { coupon_id: COUPON, version, quantity, starts_at: NOW, ends_at: NOW + 1000, closed: false }
 }
 
+/// What the doorman answers to everybody.
+#[derive(Clone, Copy)]
+enum Says {
+    This(Word),
+    /// An error.
+    Nothing,
+    /// He never answers.
+    Never,
+}
+
 /// A log of one partition that is read as soon as it is written, and whose definitions wait until they may be.
 struct Scene {
     partitions: Arc<[Partition]>,
@@ -31,10 +41,24 @@ struct Scene {
     known: Mutex<Option<Told>>,
     /// The log does not say where it ends.
     silent: AtomicBool,
+    doorman: Mutex<Says>,
     announced: broadcast::Sender<Bytes>,
 }
 
 impl Scene {
+    /// A coupon of this stock is on sale.
+    fn sell(&self, stock: u32) {
+        let Told { coupon_id: coupon, version, starts_at, ends_at, closed, .. } = told(1, stock);
+        self.append_now(&Record::Definition(Definition {
+            coupon,
+            version,
+            stock,
+            starts_at,
+            ends_at,
+            closed,
+        }));
+    }
+
     fn append_now(&self, record: &Record) -> u64 {
         let partition = &self.partitions[0];
         let offset = partition.next();
@@ -63,8 +87,14 @@ impl Scene {
 fn scene() -> Arc<Scene> {
     let partitions = [Partition::new(Ledger::new(0, 1))].into();
     let announced = broadcast::Sender::new(1);
-    let silent = AtomicBool::new(false);
-    Arc::new(Scene { partitions, may_append: Semaphore::new(0), known: Mutex::default(), silent, announced })
+    Arc::new(Scene {
+        partitions,
+        may_append: Semaphore::new(0),
+        known: Mutex::default(),
+        silent: AtomicBool::new(false),
+        doorman: Mutex::new(Says::This(Word::Admitted)),
+        announced,
+    })
 }
 
 impl Outside for Scene {
@@ -100,7 +130,12 @@ impl Outside for Scene {
     }
 
     async fn admit(&self, _: CouponId, _: u32, users: &[UserId]) -> Option<Vec<Word>> {
-        Some(vec![Word::Admitted; users.len()])
+        let says = *self.doorman.lock().unwrap();
+        match says {
+            Says::This(word) => Some(vec![word; users.len()]),
+            Says::Nothing => None,
+            Says::Never => std::future::pending().await,
+        }
     }
 
     async fn mend(&self, _: CouponId, _: Mend, _: &[UserId]) -> bool {
@@ -198,6 +233,66 @@ async fn a_definition_on_its_way_is_waited_for() {
     let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), late());
     assert_eq!(outcome, Outcome::Issued(Winner { place: 1, issued_at: NOW }));
     assert_eq!(claims.claim(COUPON, UserId(2)).await, Outcome::SoldOut);
+}
+
+/// The place of one who comes to nothing is that of the next in the queue, who counts once and not as another in front
+/// of himself.
+#[tokio::test(start_paused = true)]
+async fn who_is_called_at_the_own_door_goes_through_it() {
+    let scene = scene();
+    let claims = scene.claims();
+    *scene.doorman.lock().unwrap() = Says::Nothing;
+    scene.sell(1);
+    let first = UserId(9);
+    let Entrance::Send { attempt, .. } = scene.partitions[0].enter(COUPON, first, Instant::now(), Pass::None)
+    else {
+        panic!("not let in")
+    };
+    let gives_up = async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.partitions[0].failed(COUPON, first, attempt, Answer::NotSent);
+    };
+    let begun = Instant::now();
+    let (outcome, ()) = tokio::join!(claims.claim(COUPON, USER), gives_up());
+    assert_eq!(outcome, Outcome::Issued(Winner { place: 1, issued_at: NOW }));
+    assert!(begun.elapsed() < BUDGET, "{:?}", begun.elapsed());
+}
+
+/// Ten users claim at the same time, each once; so many have to win and all others to hear that it is sold out.
+/// How long all of it took.
+async fn ten_claim(claims: &Claims<Scene>, winners: usize) -> Duration {
+    let begun = Instant::now();
+    let all = (1..=10).map(|user| claims.claim(COUPON, UserId(user)));
+    let outcomes = futures_util::future::join_all(all).await;
+    let issued = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Issued(_))).count();
+    let sold_out = outcomes.iter().filter(|outcome| **outcome == Outcome::SoldOut).count();
+    assert_eq!((issued, sold_out), (winners, 10 - winners), "{outcomes:?}");
+    begun.elapsed()
+}
+
+/// The slots of attempts that died fill the doorman's set: nobody waits for them longer than the last slots may take.
+#[tokio::test(start_paused = true)]
+async fn leaked_slots_heal_within_a_claim() {
+    let scene = scene();
+    let claims = scene.claims();
+    *scene.doorman.lock().unwrap() = Says::This(Word::SoldOut);
+    scene.sell(3);
+    let took = ten_claim(&claims, 3).await;
+    assert!((Duration::from_millis(200)..Duration::from_millis(250)).contains(&took), "{took:?}");
+}
+
+/// A doorman who takes every question and answers none is waited for once, and by nobody in the second after that.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_doorman_holds_no_claim_up() {
+    let scene = scene();
+    let claims = scene.claims();
+    *scene.doorman.lock().unwrap() = Says::Never;
+    scene.sell(3);
+    let took = ten_claim(&claims, 3).await;
+    assert!((Duration::from_millis(100)..Duration::from_millis(150)).contains(&took), "{took:?}");
+    let begun = Instant::now();
+    assert_eq!(claims.claim(COUPON, UserId(11)).await, Outcome::SoldOut);
+    assert!(begun.elapsed() < Duration::from_millis(20), "{:?}", begun.elapsed());
 }
 
 /// A crowd of losers must not become a crowd of questions.

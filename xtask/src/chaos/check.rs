@@ -79,7 +79,7 @@ impl Evidence<'_> {
             duplicates: figure("duplicates"),
             over_issued: figure("overIssued"),
             leaked: None,
-            winners_refused: self.refused_later() + self.refused_before(),
+            winners_refused: self.winners_refused(),
             unknown_became_rows: self.unknown_became_rows(),
         };
         if self.expected != Expected::Shut {
@@ -107,18 +107,15 @@ impl Evidence<'_> {
         (promises, broken)
     }
 
-    /// Users who had a receipt in the sale, and heard a no when they asked once more.
-    fn refused_later(&self) -> u64 {
-        count(
-            self.sale.iter().filter(|(user, said)| {
-                said.receipt && self.again.get(user).is_some_and(|again| again.refused)
-            }),
-        )
-    }
-
-    /// Users who heard a no in the sale at last, and then turned out to have won before.
-    fn refused_before(&self) -> u64 {
-        count(self.turned_out_to_have_won().filter(|said| said.refused_at_last()))
+    /// Users who heard a no with their receipt in hand, in the sale or when they asked once more; and those who heard a
+    /// no in the sale at last, and then turned out to have won before.
+    fn winners_refused(&self) -> u64 {
+        let with_receipt = self.sale.iter().filter(|(user, said)| {
+            let again = self.again.get(user);
+            said.refused_with_receipt() || (said.receipt && again.is_some_and(|again| again.refused))
+        });
+        let before = self.turned_out_to_have_won().filter(|said| said.refused_at_last());
+        count(with_receipt) + count(before)
     }
 
     /// A 503 says that nothing of the request is in flight.
@@ -260,6 +257,11 @@ mod tests {
     fn a_winner_is_never_refused() {
         let refused = "winners who were refused: 1";
         assert_eq!(broken(|it| it.again = said(&[(1, &[SOLD_OUT]), (2, &[ALREADY])])), refused);
+        assert_eq!(
+            broken(|it| it.sale = said(&[(1, &[ISSUED, SOLD_OUT]), (2, &[CUT])])),
+            refused,
+            "in the sale"
+        );
         // Sold out was said to somebody who had won.
         assert_eq!(broken(|it| it.sale = said(&[(1, &[ISSUED]), (2, &[CUT, SOLD_OUT])])), refused);
         // What was asked after the no may have won.

@@ -13,6 +13,7 @@ use crate::supervisor::Child;
 
 /// Disarmed when it is dropped, if nothing has reached it.
 pub(super) struct Armed {
+    instance: Arc<Child>,
     file: PathBuf,
     reached: PathBuf,
 }
@@ -27,8 +28,10 @@ impl Armed {
         claims: u32,
     ) -> Result<Self> {
         let file = stage.stack.folder.failpoint(&instance.spec.name);
-        let armed = Self { reached: file.with_added_extension("reached"), file };
+        let reached = file.with_added_extension("reached");
+        let armed = Self { instance: instance.clone(), file, reached };
         armed.clean();
+        instance.expect_end(action == "kill");
         write_atomically(&armed.file, format!("{point} {action} {claims}\n").as_bytes())?;
         Ok(armed)
     }
@@ -49,6 +52,7 @@ impl Armed {
 impl Drop for Armed {
     fn drop(&mut self) {
         if self.reached().is_none() {
+            self.instance.expect_end(false);
             // Who is armed takes this file away, too.
             let _ = write_atomically(&self.file, b"disarm\n");
         }

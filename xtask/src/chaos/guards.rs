@@ -142,7 +142,10 @@ pub(crate) fn take_out(stage: &Stage, guard: &Guard, seed: u64, step: &Step) -> 
         let round = round::run(stage, &order, step)?;
         anyhow::Ok((seed, round))
     };
-    removal.with_all_guards = strike(0)?.1.broken;
+    let baseline = strike(0)?.1;
+    removal.with_all_guards = baseline.broken;
+    // What never came about says nothing of the guard.
+    removal.with_all_guards.extend(baseline.void.map(|why| format!("it does not count: {why}")));
     if !removal.with_all_guards.is_empty() {
         return Ok(removal);
     }

@@ -59,7 +59,7 @@ impl Live {
         self.with(|counts| counts.open.values().filter(|sent| **sent < unix_ms).count())
     }
 
-    /// By the outcome's name in the record.
+    /// By the outcome's name in the record, or by the code of a refusal.
     pub(crate) fn outcome(&self, name: &str) -> u64 {
         self.with(|counts| counts.outcomes.get(name).copied().unwrap_or(0))
     }
@@ -82,6 +82,9 @@ impl Counts {
             } else if let Some(number) = line.answer.filter(|_| !line.followed) {
                 self.open.remove(&(file, number));
                 *self.outcomes.entry(line.outcome.clone().unwrap_or_default()).or_default() += 1;
+                if let Some(code) = &line.code {
+                    *self.outcomes.entry(code.clone()).or_default() += 1;
+                }
             }
         }
     }

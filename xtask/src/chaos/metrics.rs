@@ -1,6 +1,9 @@
 //! What the services count of themselves, read from their admin ports.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 
 use crate::http;
 use crate::stack::Stack;
@@ -17,7 +20,29 @@ struct Counters {
     values: BTreeMap<String, f64>,
 }
 
+/// For every service to answer on its admin port.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Metrics {
+    /// Of every service: who is not read has an alarm that nobody hears.
+    pub(crate) fn read_all(stack: &Stack) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let read = Self::read(stack);
+            let children = stack.supervisor.children();
+            let services = children.iter().filter(|child| child.spec.kind == Kind::Service);
+            let mut silent =
+                services.filter(|child| !read.0.keys().any(|(name, _)| *name == child.spec.name));
+            let Some(silent) = silent.next() else { return Ok(read) };
+            if begun.elapsed() > PATIENCE {
+                bail!("{} does not give its metrics", silent.spec.name);
+            }
+            stack.interrupt.check()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Of every service that answers.
     pub(crate) fn read(stack: &Stack) -> Self {
         let children = stack.supervisor.children();
         let services = children.iter().filter(|child| child.spec.kind == Kind::Service);

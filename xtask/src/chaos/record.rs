@@ -17,9 +17,11 @@ pub(crate) struct Line {
     pub(crate) answer: Option<u64>,
     user: Option<u64>,
     pub(crate) at: u64,
+    /// When the load should have sent it, if that was earlier.
+    due: Option<u64>,
     status: Option<u16>,
     pub(crate) outcome: Option<String>,
-    code: Option<String>,
+    pub(crate) code: Option<String>,
     /// What the status API said later of a claim that was answered PENDING.
     #[serde(default)]
     pub(crate) followed: bool,
@@ -95,6 +97,8 @@ impl Heard {
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub(crate) user: u64,
+    /// When it was to be sent: earlier than it was if every connection waited for an answer.
+    due: u64,
     pub(crate) sent: u64,
     /// None is for ever.
     pub(crate) answered: Option<u64>,
@@ -133,7 +137,8 @@ impl Record {
             if let (Some(number), Some(user)) = (line.attempt, line.user) {
                 places.insert(number, self.attempts.len());
                 let heard = Heard::Nothing;
-                self.attempts.push(Attempt { user, sent: line.at, answered: None, heard, followed: None });
+                let (due, sent) = (line.due.unwrap_or(line.at), line.at);
+                self.attempts.push(Attempt { user, due, sent, answered: None, heard, followed: None });
             } else if let Some(number) = line.answer {
                 let at = places.get(&number).with_context(|| format!("{}: no such attempt", place()))?;
                 let attempt = &mut self.attempts[*at];
@@ -164,10 +169,12 @@ impl Record {
         count(self.attempts.iter().filter(|it| it.heard != Heard::NotSent).filter(open))
     }
 
-    /// The longest time between `from` and the last sending in which nobody got a final answer.
+    /// The longest time between `from` and the last sending in which nobody got an answer for which the log had to be
+    /// asked: a new receipt or a no. A receipt that was had before needs nobody but the instance.
     pub(crate) fn gap(&self, from: u64) -> u64 {
         let to = self.attempts.iter().map(|attempt| attempt.sent).max().unwrap_or(from);
-        let finals = self.attempts.iter().filter(|attempt| attempt.heard.is_final());
+        let by_log = |heard: &Heard| *heard == Heard::Issued || heard.is_no();
+        let finals = self.attempts.iter().filter(|attempt| by_log(&attempt.heard));
         let mut times: Vec<u64> =
             finals.filter_map(|attempt| attempt.answered).filter(|at| (from..to).contains(at)).collect();
         times.extend([from, to.max(from)]);
@@ -189,14 +196,14 @@ impl Record {
         })
     }
 
-    /// From sending to answer, of what was sent in this time; who never heard anything waited `for_ever`.
-    pub(crate) fn latencies(&self, sent: std::ops::Range<u64>, for_ever: u64) -> Vec<u64> {
-        let these = self.attempts.iter().filter(|attempt| sent.contains(&attempt.sent));
+    /// From when a claim was due to its answer, of what was due in this time; who never heard anything waited
+    /// `for_ever`.
+    pub(crate) fn latencies(&self, due: std::ops::Range<u64>, for_ever: u64) -> Vec<u64> {
+        let these = self.attempts.iter().filter(|attempt| due.contains(&attempt.due));
         these
-            .filter(|attempt| attempt.heard != Heard::NotSent)
             .map(|attempt| match attempt.heard {
-                Heard::Nothing => for_ever,
-                _ => attempt.answered.map_or(for_ever, |at| at.saturating_sub(attempt.sent)),
+                Heard::Nothing | Heard::NotSent => for_ever,
+                _ => attempt.answered.map_or(for_ever, |at| at.saturating_sub(attempt.due)),
             })
             .collect()
     }
@@ -226,6 +233,9 @@ pub(crate) struct Said {
     pub(crate) open_later: u64,
     /// What the first attempt heard.
     pub(crate) first: Option<Heard>,
+    /// When the first receipt arrived, and when the last attempt was sent that heard a no.
+    receipt_at: Option<u64>,
+    refused_at: Option<u64>,
 }
 
 impl Said {
@@ -234,14 +244,25 @@ impl Said {
         self.refused && self.open_later == 0
     }
 
+    /// A no to a question that was asked with the receipt in hand.
+    pub(crate) fn refused_with_receipt(&self) -> bool {
+        self.receipt_at.zip(self.refused_at).is_some_and(|(receipt, refused)| receipt < refused)
+    }
+
     fn hear(&mut self, attempt: &Attempt) {
         let heard = &attempt.heard;
+        if heard.receipt() {
+            self.receipt_at = self.receipt_at.into_iter().chain(attempt.answered).min();
+        }
+        if heard.is_no() {
+            self.refused_at = self.refused_at.max(Some(attempt.sent));
+        }
         self.receipt |= heard.receipt() || attempt.followed == Some(true);
         // That the status API knew of no win yet says nothing of a claim that was still on its way to the log.
         let open = heard.is_open() && attempt.followed != Some(true);
         self.open += u64::from(open);
         self.open_later += u64::from(open && self.refused);
-        self.refused |= matches!(heard, Heard::Refused(404 | 409, _));
+        self.refused |= heard.is_no();
         self.first.get_or_insert_with(|| heard.clone());
     }
 }
@@ -300,12 +321,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_gap_is_the_longest_time_without_a_final_answer() {
-        // Final answers at 1005 and 1300; the last attempt was sent at 1500.
+    fn the_gap_is_the_longest_time_without_an_answer_of_the_log() {
+        // A receipt at 1005 and a no at 1300; the last attempt was sent at 1500.
         assert_eq!(some().gap(1000), 295);
         assert_eq!(some().gap(1250), 200);
         assert_eq!(some().gap(1400), 100);
         assert_eq!(some().gap(1600), 0);
+        // Who has it already is told so without the log.
+        let already = r#"{"answer":2,"at":1100,"status":409,"outcome":"ALREADY_ISSUED","issueId":"x"}"#;
+        assert_eq!(record(&[&ASKED[..], &ANSWERED[..2], &[already]].concat()).gap(1000), 295);
     }
 
     #[test]
@@ -322,6 +346,18 @@ pub(crate) mod tests {
         all.sort_unstable();
         assert_eq!(all, [5, 290, 380, 10_000]);
         assert_eq!(some().latencies(1500..1501, 10_000), [3]);
+        let unsent = r#"{"answer":4,"at":1503,"outcome":"NOT_SENT"}"#;
+        assert_eq!(record(&[ASKED[4], unsent]).latencies(1500..1501, 10_000), [10_000]);
+    }
+
+    /// Else a load whose connections all wait would tell of the few that it sent.
+    #[test]
+    fn who_could_not_even_be_sent_in_time_waits_since_then() {
+        let late = r#"{"attempt":0,"user":1,"at":1000,"due":400}"#;
+        let record = record(&[late, ANSWERED[0]]);
+        assert_eq!(record.latencies(400..401, 10_000), [605]);
+        assert_eq!(record.latencies(1000..1001, 10_000), [] as [u64; 0]);
+        assert_eq!((record.in_flight(999), record.in_flight(1000)), (0, 1));
     }
 
     #[test]
@@ -335,6 +371,12 @@ pub(crate) mod tests {
         assert_eq!(of(4), (false, false, 1));
         // Nothing is in flight behind a 503.
         assert_eq!(of(5), (false, false, 0));
+        let again = |at: u64| {
+            let asked = format!(r#"{{"attempt":7,"user":1,"at":{at}}}"#);
+            let sold_out = r#"{"answer":7,"at":1300,"status":409,"outcome":"SOLD_OUT"}"#;
+            record(&[ASKED[0], &asked, ANSWERED[0], sold_out]).users()[&1].refused_with_receipt()
+        };
+        assert_eq!([1004, 1005, 1006].map(again), [false, false, true]);
         let none = r#"{"answer":2,"at":9000,"status":200,"outcome":"REFUSED","code":"NONE","followed":true}"#;
         let pending = record(&[ASKED[2], ANSWERED[2], none]);
         assert_eq!(pending.users()[&3].open, 1);

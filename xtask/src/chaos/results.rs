@@ -1,6 +1,6 @@
 //! The file of all rounds: written after each, so that nothing is lost and `--resume` can go on.
 //!
-//! Invariant: all rounds of a file are of one build, one load and one seed, so they may be counted together.
+//! Invariant: all rounds of a file are of the same code, one load and one seed, so they may be counted together.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,12 +14,14 @@ use super::control::Control;
 use super::guards::Removal;
 use super::round::Round;
 use super::summary::Summary;
+use crate::build::{same_code, workspace};
 use crate::state::write_atomically;
 
 /// What was tried, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Setup {
+    /// Of the first round. Those that came later may be of one that differs from it in documents.
     pub(crate) commit: String,
     pub(crate) profile: String,
     pub(crate) engine: String,
@@ -68,7 +70,15 @@ impl Results {
             )
         };
         let there = &results.setup;
-        differ("commit", &there.commit, &setup.commit)?;
+        if !same_code(&workspace(), &there.commit, &setup.commit) {
+            bail!(
+                "--resume: the rounds in {} are of commit {}, and this is {}: leave out --resume to begin anew ({})",
+                path.display(),
+                there.commit,
+                setup.commit,
+                "only documents may differ, and of a changed tree (+) nobody knows what it was"
+            );
+        }
         differ("profile", &there.profile, &setup.profile)?;
         differ("database", &there.engine, &setup.engine)?;
         differ("machine", &there.machine, &setup.machine)?;
@@ -187,11 +197,12 @@ pub(crate) mod tests {
         };
         let text = refused(|it| it.commit = "fedc".to_owned());
         assert!(
-            text.ends_with(
-                "are of commit 0123456789abcdef, and this is fedc: leave out --resume to begin anew"
+            text.contains(
+                "are of commit 0123456789abcdef, and this is fedc: leave out --resume to begin anew ("
             ),
             "{text}"
         );
+        assert!(refused(|it| it.commit.push('+')).contains("and this is 0123456789abcdef+: "));
         assert!(refused(|it| it.rate = 300).contains("--rate 1000, and this is 300"));
         assert!(refused(|it| it.seed = 2).contains("--seed 1"));
         assert!(refused(|it| it.profile = "debug".to_owned()).contains("profile release"));

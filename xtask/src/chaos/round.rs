@@ -74,8 +74,8 @@ impl Round {
 
 /// What struck, and when.
 struct Struck {
-    at: u64,
-    until: u64,
+    /// From the strike until nothing was broken any more; or why it did not come to that.
+    time: Result<(u64, u64), String>,
     expected: Expected,
     signs: Vec<(String, bool)>,
     broken: Vec<String>,
@@ -105,13 +105,13 @@ pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round
     step.say("everybody asks once more");
     let settled = sale.ask_again()?;
     step.say("auditing");
-    let expected = struck.iter().flatten().map(|struck| struck.expected).find(|it| *it != Expected::All);
+    let expected = struck.iter().map(|struck| struck.expected).find(|it| *it != Expected::All);
     let expected = expected.unwrap_or(Expected::All);
     let flags = audit_flags(faults, expected);
     let Found { audit, promises, mut broken } = sale.judge(expected, &[], LEVEL_WITHIN, &flags)?;
     broken.extend(recovered.err().map(|missing| format!("not whole again: {missing}")));
     broken.extend(settled.err());
-    broken.extend(struck.iter().flatten().flat_map(|struck| struck.broken.iter().cloned()));
+    broken.extend(struck.iter().flat_map(|struck| struck.broken.iter().cloned()));
     let record = sale.record()?;
     let mut round = Round {
         scenario: scenario.to_owned(),
@@ -135,15 +135,29 @@ pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round
     Ok(round)
 }
 
+/// A round that came to no verdict. It counts as one in which something broke.
+pub(crate) fn unjudged(stage: &Stage, order: &Order<'_>, error: &anyhow::Error) -> Round {
+    let Order { scenario, number, seed, faults, .. } = *order;
+    Round {
+        scenario: scenario.to_owned(),
+        number,
+        seed,
+        faults: faults.iter().map(|fault| fault.name.to_owned()).collect(),
+        broken: vec![format!("it came to no verdict: {error:#}")],
+        kept: Some(stage.rounds.join(format!("{scenario}-{number}"))),
+        ..Round::default()
+    }
+}
+
 impl Round {
     /// When what struck, what it did to answers, and whether the round counts. A broken promise always does.
-    fn take_in(&mut self, struck: Vec<Result<Struck, String>>, sale: &Record) {
+    fn take_in(&mut self, struck: Vec<Struck>, sale: &Record) {
         let mut why = Vec::new();
         let mut times: Vec<(u64, u64)> = Vec::new();
         for struck in struck {
-            match struck {
-                Ok(struck) => {
-                    let in_flight = sale.in_flight(struck.at);
+            match struck.time {
+                Ok((at, until)) => {
+                    let in_flight = sale.in_flight(at);
                     if in_flight < IN_FLIGHT {
                         why.push(format!("only {in_flight} claims were in flight"));
                     }
@@ -151,7 +165,7 @@ impl Round {
                     why.extend(unseen.map(|(what, _)| format!("not seen: {what}")));
                     self.in_flight.push(in_flight);
                     self.signs.extend(struck.signs.into_iter().map(|(what, _)| what));
-                    times.push((struck.at, struck.until));
+                    times.push((at, until));
                 }
                 Err(error) => why.push(error),
             }
@@ -173,34 +187,24 @@ impl Round {
     }
 }
 
-/// Every fault in a thread of its own; an error says why one did not come about.
-fn strike(
-    stage: &Stage,
-    live: &Live,
-    sale: &Sale<'_>,
-    order: &Order<'_>,
-) -> Result<Vec<Result<Struck, String>>> {
-    let one = |index: u64, fault: &Scenario| -> Result<Struck> {
+/// Every fault in a thread of its own.
+fn strike(stage: &Stage, live: &Live, sale: &Sale<'_>, order: &Order<'_>) -> Result<Vec<Struck>> {
+    let one = |index: u64, fault: &Scenario| -> Struck {
         let random = Random::new(order.seed.wrapping_add(index));
         let mut site = Site::new(stage, live, sale, random);
-        (fault.strike)(&mut site)?;
+        let outcome = (fault.strike)(&mut site);
         let Site { struck, lifted, signs, expected, broken, .. } = site;
-        Ok(Struck {
-            at: struck.context("it never struck")?,
-            until: lifted.context("it was never lifted")?,
-            expected,
-            signs,
-            broken,
-        })
+        let time = outcome
+            .and_then(|()| Ok((struck.context("it never struck")?, lifted.context("it was never lifted")?)));
+        Struck { time: time.map_err(|error| format!("{error:#}")), expected, signs, broken }
     };
     std::thread::scope(|scope| {
         let faults = (0..).zip(order.faults);
         let one = &one;
         let threads: Vec<_> = faults.map(|(index, fault)| scope.spawn(move || one(index, fault))).collect();
-        let all = threads.into_iter().map(|thread| {
-            let struck = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            struck.map_err(|error| format!("{error:#}"))
-        });
+        let all = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         let all = all.collect();
         stage.stack.interrupt.check()?;
         Ok(all)

@@ -91,7 +91,7 @@ impl<'a> Site<'a> {
         let chance = Duration::from_millis(self.random.below(1_000));
         let at = self.begun + SALE_FIRST + chance;
         self.until(at)?;
-        self.before = Metrics::read(&self.stage.stack);
+        self.before = Metrics::read_all(&self.stage.stack)?;
         let deadline = Instant::now() + CROWD_PATIENCE;
         let mut seen = VecDeque::from([usize::MAX; COMING]);
         while Instant::now() < deadline {
@@ -231,10 +231,10 @@ impl<'a> Site<'a> {
         self.stage.stack.supervisor.freeze(child)
     }
 
-    /// Waits until a child that was killed is ready again.
-    pub(crate) fn back(&self, child: &Child) -> Result<()> {
+    /// Waits until a child that was killed is ready again, as it must be.
+    pub(crate) fn back(&mut self, child: &Child) -> Result<()> {
         let what = format!("{} is back", child.spec.name);
-        self.wait_for(&what, Duration::from_secs(60), |_| child.status().ready.then_some(()))
+        self.promise(&what, Duration::from_secs(60), |_| child.status().ready.then_some(())).map(drop)
     }
 
     /// The master in the Sentinels' eyes.

@@ -16,6 +16,7 @@ impl Supervisor {
     /// SIGKILL: the child stays wanted and comes back.
     pub(crate) fn kill(&self, child: &Child) -> Result<i32> {
         let pid = child.pid()?;
+        child.expect_end(true);
         child.signal(Signal::SIGKILL);
         Ok(pid)
     }
@@ -64,6 +65,7 @@ fn end_and_hold(child: &Arc<Child>, signal: Signal) -> Result<Held> {
     // From here on, an error releases it.
     let held = Held { child: child.clone() };
     let pid = child.pid()?;
+    child.expect_end(true);
     child.signal(signal);
     child.wait_gone(pid)?;
     Ok(held)
@@ -72,6 +74,11 @@ fn end_and_hold(child: &Arc<Child>, signal: Signal) -> Result<Held> {
 impl Child {
     pub(crate) fn pid(&self) -> Result<i32> {
         self.status().pid.with_context(|| format!("{} does not run", self.spec.name))
+    }
+
+    /// Whether its process may end without having been told to from outside.
+    pub(crate) fn expect_end(&self, expected: bool) {
+        self.lock().doomed = expected;
     }
 
     /// Waits until the process is gone and its readiness with it: what is ready after that is another.

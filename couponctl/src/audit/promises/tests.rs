@@ -197,6 +197,29 @@ fn sold_out_is_held_against_rows_or_times() {
 }
 
 #[test]
+fn a_no_that_was_never_true_is_found() {
+    let told = [(0, 10, "COUPON_NOT_FOUND"), (1, 12, "COUPON_NOT_FOUND"), (2, 20, "COUPON_ENDED")];
+    let told = told.map(|(number, at, code)| {
+        let status = if code == "COUPON_NOT_FOUND" { 404 } else { 409 };
+        [
+            format!(r#"{{"attempt":{number},"user":{number},"at":{at}}}"#),
+            format!(
+                r#"{{"answer":{number},"at":{},"status":{status},"outcome":"REFUSED","code":"{code}"}}"#,
+                at + 1
+            ),
+        ]
+    });
+    let (record, definition) = (record(&[&lines(&told)]), definition(1));
+    let judged = promises(&record, &[], &definition);
+    assert_eq!(judged.noes_were_true().verdict, Verdict::NotJudged, "without the log");
+    let history = history(&[(11, stock(1, 1))]);
+    let with = Promises { history: Some(&history), ..judged };
+    assert_eq!(users(&with.noes_were_true()), [1, 2]);
+    // By a clock that is that much behind.
+    assert_eq!(users(&Promises { tolerance: 1, ..with }.noes_were_true()), [2]);
+}
+
+#[test]
 fn a_leaked_slot_is_judged_only_if_enough_asked_to_the_end() {
     let issued = heard(0, 1, [10, 20], "ISSUED");
     let pending = heard(1, 2, [10, 20], "PENDING");

@@ -31,17 +31,34 @@ pub(crate) fn stock_lowered(site: &mut Site<'_>) -> Result<()> {
 pub(crate) fn closed(site: &mut Site<'_>) -> Result<()> {
     site.expected = Expected::Shut;
     site.change(|| Ok(json!({"closed": true})))?;
-    settle(site, "part of the stock was still to be had")
+    settle(site, "part of the stock was still to be had")?;
+    nobody_wins(site, Duration::from_secs(2))
 }
 
 /// The sale stops, and begins again at its new time.
 pub(crate) fn window_moved(site: &mut Site<'_>) -> Result<()> {
     site.change(|| Ok(json!({"startsAt": rfc3339(now()? + LATER)})))?;
-    let refused = |site: &Site<'_>| site.live.outcome("REFUSED");
+    let refused = |site: &Site<'_>| site.live.outcome("COUPON_NOT_STARTED");
     let before = refused(site);
-    site.rest(Duration::from_secs(LATER))?;
+    site.rest(IN_FORCE)?;
+    // In whole seconds the start is 3 to 4 s away.
+    nobody_wins(site, Duration::from_millis(500))?;
+    site.rest(Duration::from_secs(LATER).saturating_sub(IN_FORCE + Duration::from_millis(500 + 300)))?;
     site.lift()?;
     site.sign("claims were refused as too early", |site| refused(site) > before)
+}
+
+/// From now on nobody is told ISSUED. What was decided just before may still be on its way to the record.
+fn nobody_wins(site: &mut Site<'_>, time: Duration) -> Result<()> {
+    const ON_ITS_WAY: Duration = Duration::from_millis(300);
+    site.rest(ON_ITS_WAY)?;
+    let before = site.live.outcome("ISSUED");
+    site.rest(time)?;
+    let more = site.live.outcome("ISSUED") - before;
+    if more > 0 {
+        site.broken.push(format!("{more} were told ISSUED later than 2 s after the coupon was shut"));
+    }
+    Ok(())
 }
 
 /// The change counts only if it came before the sale was over.

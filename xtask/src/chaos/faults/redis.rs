@@ -115,7 +115,8 @@ pub(crate) fn wiped(site: &mut Site<'_>) -> Result<()> {
     }
     drop(held);
     for node in NODES {
-        site.back(&*site.child(node)?)?;
+        let node = site.child(node)?;
+        site.back(&node)?;
     }
     site.lift()?;
     site.counter_sign(ISSUE_SERVICE, AWAY)

@@ -136,16 +136,21 @@ impl User {
         Ok(Self { id, email: email.to_owned(), token })
     }
 
-    /// The receipt, be it new or had before.
+    /// The whole receipt, be it new or had before. Its id tells nothing but coupon and user; place and time are those of
+    /// the claim that won.
     fn claim(&self, site: &Site<'_>, coupon: u64) -> Result<String> {
         let url = format!("{}/coupon-issues", site.stage.gateway);
         let answer = site.stage.client.post(&url, Some(&self.token), &json!({"couponId": coupon}))?;
         let receipt = match answer.status {
-            200 => &answer.body["issueId"],
-            409 => &answer.body["receipt"]["issueId"],
+            200 => &answer.body,
+            409 => &answer.body["receipt"],
             other => bail!("a claim was answered {other}: {}", answer.body),
         };
-        receipt.as_str().map(str::to_owned).with_context(|| format!("no receipt: {}", answer.body))
+        let parts = ["issueId", "place", "issuedAt"].map(|part| &receipt[part]);
+        if parts.iter().any(|part| part.is_null()) {
+            bail!("no receipt: {}", answer.body);
+        }
+        Ok(parts.map(ToString::to_string).join(" "))
     }
 }
 

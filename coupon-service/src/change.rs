@@ -33,6 +33,9 @@ pub async fn change(
     };
     let stored = coupon.definition;
     if let Some(word) = word {
+        if word.retired {
+            return Err(ApiError::Retired);
+        }
         // The database went back (a restore, a failover to a lagging replica): what is in force is the ledger's.
         if word.version > stored.version {
             coupon.definition = word.definition();

@@ -18,6 +18,8 @@ pub enum ApiError {
     Limit(i64),
     #[error("not a cursor")]
     Cursor,
+    #[error("the coupon is over for good")]
+    Retired,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error("no unused id found")]
@@ -152,6 +154,12 @@ impl From<ApiError> for Problem {
                 "There is no coupon with this id. Look it up in GET /coupons.",
             )
             .korean("해당 ID의 쿠폰이 없습니다. GET /coupons에서 확인하세요."),
+            ApiError::Retired => Problem::new(
+                StatusCode::CONFLICT,
+                "COUPON_ENDED",
+                "This coupon has been over for so long that nothing about it can be changed any more. Make a new one.",
+            )
+            .korean("종료된 지 오래되어 더 이상 변경할 수 없는 쿠폰입니다. 새 쿠폰을 만드세요."),
             ApiError::Limit(given) => {
                 let english = format!(
                     "must be a whole number from 1 to {MAX_LIMIT}, not {given}; ask for smaller pages"

@@ -1,6 +1,6 @@
 //! Asks the issue service what its ledger says. Invariant: no answer is never taken for a word of the ledger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ impl std::fmt::Debug for LedgerClient {
 pub struct Answers {
     /// Those that the ledger knows.
     pub known: HashMap<CouponId, LedgerCoupon>,
-    /// Those that were asked for and answered, known or not.
-    pub asked: usize,
+    /// Those that were answered, known or not.
+    pub answered: HashSet<CouponId>,
     /// Why not all were.
     pub error: Option<LedgerError>,
 }
@@ -46,11 +46,18 @@ pub enum LedgerError {
     NoDiscovery,
     #[error("the issue service gave no answer: {0}")]
     Call(#[from] CallError),
+    #[error(
+        "the issue service can't speak for part of its ledger, {0} coupons of those that were asked about"
+    )]
+    Partly(usize),
 }
 
 #[derive(Debug, Deserialize)]
 struct Counts {
     items: Vec<LedgerCoupon>,
+    /// Of these it can't say anything at the moment.
+    #[serde(default)]
+    unanswered: Vec<CouponId>,
 }
 
 impl LedgerClient {
@@ -68,14 +75,17 @@ impl LedgerClient {
         answers.known.get(&coupon).copied()
     }
 
-    /// The ledger's words about `coupons`, in their order, up to the first question without an answer.
+    /// The ledger's words about `coupons`, up to the first question without any answer.
     pub async fn words(&self, coupons: &[CouponId], patience: Duration) -> Answers {
         let mut answers = Answers::default();
         for chunk in coupons.chunks(CHUNK) {
             match self.ask(chunk, patience).await {
                 Ok(counts) => {
                     answers.known.extend(counts.items.into_iter().map(|item| (item.coupon_id, item)));
-                    answers.asked += chunk.len();
+                    answers.answered.extend(chunk.iter().filter(|id| !counts.unanswered.contains(id)));
+                    if !counts.unanswered.is_empty() {
+                        answers.error = Some(LedgerError::Partly(counts.unanswered.len()));
+                    }
                 }
                 Err(error) => {
                     answers.error = Some(error);

@@ -129,9 +129,10 @@ pub async fn changed_since(
     definitions(rows)
 }
 
-/// All that have not ended.
-pub async fn not_ended(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<Definition>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE ends_at > ? ORDER BY version"))
+/// All that have not ended, or of which the ledger may not know it yet: a coupon that was ended early goes on being won
+/// until its end is in the log.
+pub async fn not_over(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<Definition>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(select!("WHERE ends_at > ? OR settled = FALSE ORDER BY version"))
         .bind(timestamp(now)?)
         .fetch_all(executor)
         .await?;
@@ -146,6 +147,48 @@ pub async fn active(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<Co
             .fetch_all(executor)
             .await?;
     rows.into_iter().map(Coupon::try_from).collect()
+}
+
+/// Those beyond `after` of which nothing is expected, in order of their ids: settled or not begun. In a database that
+/// went back they may be neither.
+pub async fn at_rest(
+    executor: impl MySqlExecutor<'_>,
+    now: u64,
+    after: CouponId,
+    limit: u32,
+) -> Result<Vec<Coupon>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(select!(
+        "WHERE coupon_id > ? AND (settled = TRUE OR starts_at > ?) ORDER BY coupon_id LIMIT ?"
+    ))
+    .bind(signed(after.0)?)
+    .bind(timestamp(now)?)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    rows.into_iter().map(Coupon::try_from).collect()
+}
+
+/// Puts back what the ledger has of a retired coupon: no later definition ever takes force. Its count is final.
+pub async fn retire(
+    executor: impl MySqlExecutor<'_>,
+    version: u64,
+    ledger: &Definition,
+    now: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE coupons SET quantity = ?, starts_at = ?, ends_at = ?, closed = ?, settled = TRUE, updated_at = ? \
+         WHERE coupon_id = ? AND version = ?",
+    )
+    .bind(ledger.quantity)
+    .bind(timestamp(ledger.starts_at)?)
+    .bind(timestamp(ledger.ends_at)?)
+    .bind(ledger.closed)
+    .bind(timestamp(now)?)
+    .bind(signed(ledger.coupon_id.0)?)
+    .bind(signed(version)?)
+    .execute(executor)
+    .await?;
+    Ok(())
 }
 
 /// Replaces a definition by a newer one; its count is open again. `false`: the row has this version or a higher one.

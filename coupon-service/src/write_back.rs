@@ -88,6 +88,9 @@ impl WriteBack {
             self.ask_at = None;
             return Ok(());
         };
+        if self.ask_at.is_none() {
+            self.pass.look_at_all();
+        }
         let due = self.ask_at.is_none_or(|at| Instant::now() >= at);
         let asking = if last || due { Asking::All } else { Asking::Doubtful };
         let answered = self.pass.run(connection, asking).await?;

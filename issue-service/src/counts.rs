@@ -12,10 +12,10 @@ use platform::redis::{Connection, Redis};
 use crate::ids::CouponId;
 use crate::ledger::partition::Partition;
 
-/// Sets a count unless a newer one is there.
+/// Sets a count unless a newer one is there. What is no text is no count, and nobody of this system's.
 pub const PUBLISH: &str = "\
-local old = redis.call('GET', KEYS[1])
-local offset = old and tonumber(string.match(old, '^(%d+):'))
+local old = redis.pcall('GET', KEYS[1])
+local offset = type(old) == 'string' and tonumber(string.match(old, '^(%d+):'))
 if offset and offset > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2])
 return 1";

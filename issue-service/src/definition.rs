@@ -116,7 +116,7 @@ impl<O: Outside> Definitions<O> {
     pub async fn follow_changes(self) {
         let stop = self.shared.outside.stop();
         let mut announced = self.shared.outside.announced();
-        let (mut seen, mut asked) = (0, Instant::now());
+        let (mut seen, mut asked, mut away) = (0, Instant::now(), false);
         let mut tick = tokio::time::interval(POLL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -131,8 +131,23 @@ impl<O: Outside> Definitions<O> {
                 _ = tick.tick() => {
                     asked = Instant::now();
                     let changed = stop.run_until_cancelled(self.shared.changed_since(seen)).await;
-                    if let Some(Ok(version)) = changed {
-                        seen = version.saturating_sub(OVERLAP);
+                    match changed {
+                        Some(Ok(version)) => {
+                            seen = version.saturating_sub(OVERLAP);
+                            if std::mem::take(&mut away) {
+                                tracing::info!("the coupon service tells of changed definitions again");
+                            }
+                        }
+                        Some(Err(Away)) => {
+                            metrics::counter!("firstcome_definition_questions_failed_total").increment(1);
+                            if !std::mem::replace(&mut away, true) {
+                                tracing::warn!(
+                                    "the coupon service does not tell of changed definitions: what is in force \
+                                     stays, and unknown coupons can't be claimed"
+                                );
+                            }
+                        }
+                        None => {}
                     }
                 }
             }

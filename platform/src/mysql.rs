@@ -60,6 +60,14 @@ pub async fn connect(
     let pool = MySqlPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The pool asks whoever comes back whether it is alive, and waits for ever; in a link that swallows everything
+        // each request would cost a connection. Who does not answer us is closed before.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let alive = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                alive.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
+        })
         .connect_lazy_with(options(settings).database(&settings.database));
     Ok(pool)
 }

@@ -37,6 +37,9 @@ pub struct LedgerCoupon {
     pub starts_at: u64,
     pub ends_at: u64,
     pub closed: bool,
+    /// For good: whatever is said of it later, nobody gets it any more.
+    #[serde(default)]
+    pub retired: bool,
     pub count: u32,
     pub offset: i64,
 }
@@ -95,10 +98,12 @@ pub fn contradicts(row: Issued, word: Issued) -> bool {
     row.count != word.count || row.offset > word.offset
 }
 
-/// Whether the ledger's word is the last one: it knows the row's definition or a newer one, and that is closed or over.
+/// Whether the ledger's word is the last one: the coupon is retired; or it knows the row's definition or a newer one, and
+/// that is closed or over.
 #[must_use]
 pub fn is_final(definition: &Definition, word: Option<&LedgerCoupon>, now: u64) -> bool {
     match word {
+        Some(word) if word.retired => true,
         Some(word) if word.version < definition.version => false,
         Some(word) => word.closed || now >= word.ends_at.saturating_add(END_GRACE_MS),
         None => now >= definition.ends_at.saturating_add(UNKNOWN_TO_LEDGER_MS),

@@ -153,6 +153,7 @@ fn ledger(version: u64, closed: bool) -> LedgerCoupon {
         starts_at: T,
         ends_at: T + 1_000,
         closed,
+        retired: false,
         count: 5,
         offset: 10,
     }
@@ -168,6 +169,8 @@ fn the_last_word_is_about_the_newest_definition() {
         !is_final(&definition, Some(&ledger(T - 1, true)), T + 6_000),
         "a newer definition may reopen it"
     );
+    let retired = LedgerCoupon { retired: true, ..ledger(T - 1, false) };
+    assert!(is_final(&definition, Some(&retired), T), "nothing reopens what is retired");
     assert!(!is_final(&definition, None, T + 6_000));
     assert!(is_final(&definition, None, T + 1_000 + 3_600_000));
 }

@@ -71,7 +71,7 @@ async fn changed(
     let since = query.changed_since;
     let now = state.clock.now_ms();
     let items = if since == 0 {
-        store::not_ended(&state.pool, now).await
+        store::not_over(&state.pool, now).await
     } else {
         store::changed_since(&state.pool, since).await
     }

@@ -1,7 +1,7 @@
 //! One look at every active coupon. Invariants: Redis is read before the ledger is asked, so a published count that goes
 //! beyond the ledger's word is known for a lie and not believed again; rows change in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use platform::clock::Clock;
@@ -14,6 +14,8 @@ use crate::coupon::{Coupon, CouponId};
 use crate::ledger::LedgerClient;
 use crate::store;
 
+/// Coupons at rest that are asked about in one look.
+const PAGE: u32 = 500;
 /// The issue service answers from memory; a second means that it is in trouble.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ pub(super) struct Pass {
     clock: Clock,
     /// What Redis showed when the ledger had not got so far.
     disbelieved: HashMap<CouponId, Published>,
+    /// Beyond which coupon those at rest are still to be asked about.
+    at_rest_after: Option<CouponId>,
 }
 
 /// What is to be written about a coupon.
@@ -43,7 +47,13 @@ enum Write {
 
 impl Pass {
     pub(super) fn new(cache: Cache, ledger: LedgerClient, clock: Clock) -> Self {
-        Self { cache, ledger, clock, disbelieved: HashMap::new() }
+        Self { cache, ledger, clock, disbelieved: HashMap::new(), at_rest_after: None }
+    }
+
+    /// The database may be another one, or an older one: coupons of which nothing was expected any more are asked
+    /// about once, too, a page in each look.
+    pub(super) fn look_at_all(&mut self) {
+        self.at_rest_after = Some(CouponId(0));
     }
 
     /// Brings the rows level. `true`: everything that was asked about was answered by the ledger.
@@ -71,9 +81,12 @@ impl Pass {
         if let Some(error) = &answers.error {
             tracing::debug!(error = %error, "write-back goes by Redis alone");
         }
-        let answered: HashSet<CouponId> = questions.iter().take(answers.asked).copied().collect();
+        let answered = &answers.answered;
 
         let mut writes = Vec::new();
+        if answers.error.is_none() || !answered.is_empty() {
+            writes.extend(self.at_rest(connection, now).await?);
+        }
         for coupon in coupons {
             let id = coupon.definition.coupon_id;
             let seen = shown.get(&id);
@@ -93,6 +106,28 @@ impl Pass {
         }
         write(connection, &writes, now).await?;
         Ok(answers.error.is_none())
+    }
+
+    /// What the ledger says otherwise of the next coupons at rest.
+    async fn at_rest(
+        &mut self,
+        connection: &mut MySqlConnection,
+        now: u64,
+    ) -> Result<Vec<Write>, sqlx::Error> {
+        let Some(after) = self.at_rest_after else { return Ok(Vec::new()) };
+        let coupons = store::at_rest(&mut *connection, now, after, PAGE).await?;
+        let ids: Vec<CouponId> = coupons.iter().map(|coupon| coupon.definition.coupon_id).collect();
+        let answers = self.ledger.words(&ids, LEDGER_PATIENCE).await;
+        // A part of the ledger that can't be asked holds up no other.
+        if answers.error.is_none() || !answers.answered.is_empty() {
+            self.at_rest_after = ids.last().copied();
+        }
+        let differs = |coupon: Coupon| {
+            let word = answers.known.get(&coupon.definition.coupon_id)?;
+            let newer = word.version > coupon.definition.version;
+            (newer || contradicts(coupon.issued, word.issued())).then_some(Write::Word(coupon, *word))
+        };
+        Ok(coupons.into_iter().filter_map(differs).collect())
     }
 
     /// What Redis shows; nothing where it shows none, or rubbish, or is away.
@@ -139,7 +174,9 @@ async fn write(connection: &mut MySqlConnection, writes: &[Write], now: u64) -> 
                     definition = word.definition();
                     store::redefine(&mut *transaction, &definition, now).await?;
                 }
-                if is_final(&definition, Some(word), now) {
+                if word.retired {
+                    store::retire(&mut *transaction, definition.version, &word.definition(), now).await?;
+                } else if is_final(&definition, Some(word), now) {
                     store::settle(&mut *transaction, &definition).await?;
                 }
             }

@@ -1,6 +1,6 @@
 //! An issue service that answers the one question this service has, at a real address, found through the real Consul.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -33,6 +33,8 @@ struct Shared {
     /// Queries in the order of their arrival.
     questions: Mutex<Vec<String>>,
     caught_up: std::sync::atomic::AtomicBool,
+    /// Of which nothing can be said: their partition is stopped.
+    stopped: Mutex<HashSet<u64>>,
 }
 
 impl Ledger {
@@ -43,6 +45,7 @@ impl Ledger {
             items: Mutex::default(),
             questions: Mutex::default(),
             caught_up: true.into(),
+            stopped: Mutex::default(),
         });
         let router = Router::new()
             .route("/internal/counts", get(counts))
@@ -70,7 +73,7 @@ impl Ledger {
     pub(crate) fn says(&self, id: CouponId, now: u64, edit: &Value) {
         let mut item = json!({
             "couponId": id, "version": 1, "stock": 100, "startsAt": now - 1_800_000, "endsAt": now + 1_800_000,
-            "closed": false, "count": 0, "offset": 0
+            "closed": false, "retired": false, "count": 0, "offset": 0
         });
         item.as_object_mut().unwrap().extend(edit.as_object().unwrap().clone());
         self.shared.items.lock().unwrap().insert(id.0, item);
@@ -78,6 +81,10 @@ impl Ledger {
 
     pub(crate) fn is_caught_up(&self, caught_up: bool) {
         self.shared.caught_up.store(caught_up, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    pub(crate) fn stops(&self, id: CouponId) {
+        self.shared.stopped.lock().unwrap().insert(id.0);
     }
 
     pub(crate) fn questions(&self) -> Vec<String> {
@@ -101,6 +108,8 @@ async fn counts(
     }
     let items = shared.items.lock().unwrap();
     let asked = query.split('&').filter_map(|pair| pair.strip_prefix("coupon=")?.parse::<u64>().ok());
-    let found: Vec<&Value> = asked.filter_map(|id| items.get(&id)).collect();
-    axum::Json(json!({ "items": found })).into_response()
+    let stopped = shared.stopped.lock().unwrap();
+    let (unanswered, answered): (Vec<u64>, Vec<u64>) = asked.partition(|id| stopped.contains(id));
+    let found: Vec<&Value> = answered.iter().filter_map(|id| items.get(id)).collect();
+    axum::Json(json!({ "items": found, "unanswered": unanswered })).into_response()
 }

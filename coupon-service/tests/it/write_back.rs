@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coupon_service::config::WriteBackSettings;
 use coupon_service::ledger::LedgerClient;
+use coupon_service::store;
 use serde_json::json;
 
 use crate::harness::{AWAY, QUICK, Service, some_rounds, until};
@@ -50,7 +51,6 @@ async fn what_is_older_or_impossible_is_not_believed() {
 #[tokio::test]
 async fn a_row_that_moved_on_meanwhile_is_not_moved_back() {
     use coupon_service::coupon::count::Published;
-    use coupon_service::store;
     let service = Service::new("meanwhile").await;
     let id = service.create(100).await;
     store::advance(&service.state.pool, id, Published { offset: 9, count: 9 }).await.unwrap();
@@ -156,6 +156,80 @@ async fn settled(service: &Service, id: coupon_service::coupon::CouponId) -> boo
         .fetch_one(&service.state.pool)
         .await
         .unwrap()
+}
+
+/// One partition of the log that can't be asked is not all of it.
+#[tokio::test]
+async fn what_part_of_the_ledger_can_not_say_holds_up_no_other() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("partly", ledger.client.clone(), |_| {}).await;
+    let (sound, stopped) = (service.create(100).await, service.create(100).await);
+    for id in [sound, stopped] {
+        let word = json!({"count": 9, "offset": 3, "version": service.version(id).await});
+        ledger.says(id, service.clock.now_ms(), &word);
+    }
+    ledger.stops(stopped);
+    let job = service.write_back(ASKING);
+    service.shows_issued(sound, 9).await;
+    // Much later: who was not answered is not taken for unknown.
+    service.clock.set(service.row(stopped).await.definition.ends_at + 7_200_000);
+    until("the other is settled", async || settled(&service, sound).await).await;
+    some_rounds().await;
+    assert!(!settled(&service, stopped).await);
+    assert_eq!(service.row(stopped).await.issued.count, 0);
+    job.stop().await;
+}
+
+/// Nothing was expected of them any more, or not yet; the ledger knows better than a database that went back.
+#[tokio::test]
+async fn coupons_at_rest_catch_up_when_the_database_went_back() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("at_rest", ledger.client.clone(), |_| {}).await;
+    let now = service.clock.now_ms();
+    let (closed, later) = (service.create(100).await, service.create(100).await);
+    let (soon, ends_at) = (now + 1_000_000, now + 3_600_000);
+    for (id, change) in
+        [(closed, json!({"closed": true})), (later, json!({"startsAt": platform::clock::rfc3339(soon)}))]
+    {
+        assert_eq!(service.patch(id, change).await.status, 200);
+        let version = service.version(id).await + 5;
+        ledger.says(id, now, &json!({"count": 7, "offset": 3, "version": version, "endsAt": ends_at}));
+    }
+    store::settle(&service.state.pool, &service.row(closed).await.definition).await.unwrap();
+    let job = service.write_back(QUICK);
+    for id in [closed, later] {
+        service.shows_issued(id, 7).await;
+        assert_eq!(service.get(id).await["state"], "OPEN");
+    }
+    some_rounds().await;
+    let asked = ledger.questions().len();
+    some_rounds().await;
+    assert_eq!(ledger.questions().len(), asked, "once is enough");
+    job.stop().await;
+}
+
+/// A later end that came too late: the row says what is true, and nobody asks about it any more.
+#[tokio::test]
+async fn what_is_retired_is_over_whatever_the_row_says() {
+    let ledger = Ledger::start().await;
+    let service = Service::with("retired", ledger.client.clone(), |_| {}).await;
+    let id = service.create(100).await;
+    let ended = service.clock.now_ms() - 1_000;
+    let word = json!({"count": 7, "offset": 3, "version": 1, "endsAt": ended, "retired": true});
+    ledger.says(id, service.clock.now_ms(), &word);
+    let answer = service.patch(id, json!({"quantity": 200})).await;
+    assert_eq!((answer.status, answer.body["code"].as_str()), (409, Some("COUPON_ENDED")));
+
+    let job = service.write_back(QUICK);
+    until("the count is settled", async || settled(&service, id).await).await;
+    let shown = service.get(id).await;
+    assert_eq!((&shown["state"], &shown["issuedQuantity"]), (&json!("ENDED"), &json!(7)));
+    assert_eq!(service.row(id).await.definition.ends_at, ended);
+    some_rounds().await;
+    let asked = ledger.questions().len();
+    some_rounds().await;
+    assert_eq!(ledger.questions().len(), asked);
+    job.stop().await;
 }
 
 /// A database that was restored catches up with the ledger without anybody's change.

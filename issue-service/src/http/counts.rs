@@ -1,12 +1,12 @@
-//! The ledger's counts and definitions, for the coupon service. Invariant: they are never old news, because what is said
-//! of a coupon that has ended is kept for good.
+//! The ledger's counts and definitions, for the coupon service. Invariants: they are never old news, because what is said
+//! of a coupon that has ended is kept for good; of what can't be said at the moment nothing is said but that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use platform::http::problem::Problem;
 use platform::identity::{Caller, SERVICE};
 use serde::Serialize;
@@ -19,8 +19,12 @@ const MOST: usize = 500;
 const NEWS_WITHIN: Duration = Duration::from_millis(800);
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Counts {
     items: Vec<Count>,
+    /// Those of partitions that are stopped, or of which no news could be had in time. Who is in neither list is
+    /// unknown to the ledger.
+    unanswered: Vec<CouponId>,
 }
 
 /// Times in milliseconds since 1970, UTC.
@@ -33,6 +37,8 @@ struct Count {
     starts_at: u64,
     ends_at: u64,
     closed: bool,
+    /// For good: no definition takes force any more.
+    retired: bool,
     count: u32,
     /// The first offset of the coupon's partition that is not counted.
     offset: u64,
@@ -55,16 +61,17 @@ pub async fn counts(
     let ids: Option<Vec<CouponId>> = parts.iter().map(id).collect();
     let ids = ids.ok_or_else(|| Problem::validation().field("coupon", "must be a coupon's id"))?;
     let partitions: BTreeSet<u32> = ids.iter().map(|id| state.partition_of(*id).id()).collect();
-    let news = partitions.into_iter().map(|partition| state.claims.refusals.news(partition));
-    let heard = tokio::time::timeout(NEWS_WITHIN, try_join_all(news)).await;
-    heard.ok().and_then(Result::ok).ok_or_else(Problem::upstream_unavailable)?;
-    let mut items = Vec::new();
+    let news = partitions.into_iter().map(async |partition| {
+        let heard = tokio::time::timeout(NEWS_WITHIN, state.claims.refusals.news(partition)).await;
+        (partition, matches!(heard, Ok(Ok(_))))
+    });
+    let heard: BTreeMap<u32, bool> = join_all(news).await.into_iter().collect();
+    let (mut items, mut unanswered) = (Vec::new(), Vec::new());
     for id in ids {
         let partition = state.partition_of(id);
-        if partition.is_stopped() {
-            return Err(Problem::upstream_unavailable());
-        }
-        if let Some((definition, count, offset)) = partition.definition(id) {
+        if partition.is_stopped() || heard.get(&partition.id()) != Some(&true) {
+            unanswered.push(id);
+        } else if let Some((definition, count, offset)) = partition.definition(id) {
             items.push(Count {
                 coupon_id: id,
                 version: definition.version,
@@ -72,10 +79,11 @@ pub async fn counts(
                 starts_at: definition.starts_at,
                 ends_at: definition.ends_at,
                 closed: definition.closed,
+                retired: partition.with(|ledger| ledger.is_retired(id)),
                 count,
                 offset,
             });
         }
     }
-    Ok(axum::Json(Counts { items }).into_response())
+    Ok(axum::Json(Counts { items, unanswered }).into_response())
 }

@@ -4,7 +4,7 @@
 //! is not a record of a log that can be trusted (not stamped by the broker, out of range) stops its partition. None waits
 //! for another: a partition whose reader can't take more is left until it can.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// The same while a reader can't take more.
 const REST: Duration = Duration::from_millis(5);
 const ASK: Duration = Duration::from_secs(1);
+/// A question for a partition's bounds waits behind a fetch, but nothing is read while it waits.
+const BOUNDS: Duration = Duration::from_millis(300);
 
 /// What a follower hands its records to. It is called on the follower's thread and must not block it.
 pub trait Reader: Send + 'static {
@@ -115,7 +117,7 @@ impl Follower {
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
             let _watch = lifecycle.fail_on_panic("the follower of the log");
             let (consumer, following) = (shared, HashMap::new());
-            let (resting, in_doubt, asked, halted) = (HashMap::new(), false, None, None);
+            let (resting, in_doubt, asked, halted) = (HashMap::new(), VecDeque::new(), None, None);
             Thread { consumer, topic, reader, following, resting, in_doubt, asked, halts, halted }
                 .run(&inbox);
         });
@@ -178,8 +180,9 @@ struct Thread<R> {
     following: HashMap<u32, u64>,
     /// Those whose reader can't take more, with the offset due next.
     resting: HashMap<u32, u64>,
-    /// librdkafka has met an offset that isn't there and reads that partition no further, without saying which.
-    in_doubt: bool,
+    /// librdkafka has met an offset that isn't there and reads that partition no further, without saying which: any of
+    /// these.
+    in_doubt: VecDeque<u32>,
     /// When the bounds were last asked for.
     asked: Option<Instant>,
     halts: mpsc::Receiver<Halt>,
@@ -214,7 +217,7 @@ impl<R: Reader> Thread<R> {
             while let Ok(halt) = self.halts.try_recv() {
                 self.halt(halt);
             }
-            if self.in_doubt {
+            if !self.in_doubt.is_empty() {
                 self.settle_doubt();
             }
             // The borrow of the message ends before the next command is looked at.
@@ -335,26 +338,26 @@ impl<R: Reader> Thread<R> {
     fn examine(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
-            self.in_doubt = true;
+            self.in_doubt = self.following.keys().copied().collect();
         } else {
             tracing::warn!(%error, "the log can't be read at the moment");
         }
     }
 
-    /// Asks for the bounds of every partition until they are known: one that is due outside of them was cut; the
+    /// Asks for the bounds of every partition in doubt until they are known: one that is due outside of them was cut; the
     /// others are assigned again, from the record before, by which their reader knows whether they were cut and have
-    /// grown since.
+    /// grown since. One whose leader is away is asked about again later, and meanwhile the others are read.
     fn settle_doubt(&mut self) {
         if self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
-            return; // the others are read meanwhile
+            return;
         }
         let mut again = HashMap::new();
-        let mut settled = true;
-        for (partition, next) in self.following.clone() {
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&self.topic, log::number(partition), ASK)
+        while let Some(partition) = self.in_doubt.pop_front() {
+            let Some(next) = self.following.get(&partition).copied() else { continue };
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&self.topic, log::number(partition), BOUNDS)
             else {
-                settled = false;
-                continue;
+                self.in_doubt.push_back(partition);
+                break;
             };
             let due = i64::try_from(next).unwrap_or(i64::MAX);
             if (low..=high).contains(&due) {
@@ -368,7 +371,6 @@ impl<R: Reader> Thread<R> {
             }
         }
         self.follow(&again);
-        self.in_doubt = !settled;
         self.asked = Some(Instant::now());
     }
 }

@@ -258,13 +258,16 @@ impl Partition {
             return Entrance::Joined(answer);
         }
         let now = Instant::now();
-        if inner.is_stalled(now) {
+        let left = inner.left(coupon);
+        let waiting = inner.per_coupon.get(&coupon);
+        let others = waiting.map_or(0, |it| it.in_flight + it.called) - u32::from(pass == Pass::Turn);
+        let must_wait = pass != Pass::Doorman && left > 0 && others >= left.min(OWN_DOOR);
+        // Who must wait sends nothing, so the test of a silent log is for somebody else.
+        if inner.is_stalled(now, !must_wait) {
             return Entrance::Stalled;
         }
-        let left = inner.left(coupon);
         let waiting = inner.per_coupon.entry(coupon).or_default();
-        let others = waiting.in_flight + waiting.called - u32::from(pass == Pass::Turn);
-        if pass != Pass::Doorman && left > 0 && others >= left.min(OWN_DOOR) {
+        if must_wait {
             let (sender, call) = oneshot::channel();
             waiting.arrivals += 1;
             if waiting.arrivals >= (waiting.door.len() / 2).max(1024) {
@@ -344,11 +347,11 @@ impl Inner {
     }
 
     /// One claim a second still goes through while the log is silent, to see whether it is back.
-    fn is_stalled(&mut self, now: Instant) -> bool {
+    fn is_stalled(&mut self, now: Instant, may_test: bool) -> bool {
         if self.unacked == 0 || now.duration_since(self.progress) < STALL {
             return false;
         }
-        let test = self.last_test.is_none_or(|last| now.duration_since(last) >= STALL);
+        let test = may_test && self.last_test.is_none_or(|last| now.duration_since(last) >= STALL);
         if test {
             self.last_test = Some(now);
         }

@@ -7,8 +7,8 @@ use axum::http::{Method, Request};
 use http_body_util::BodyExt as _;
 use issue_service::app::{AppState, Serving};
 use issue_service::ids::{CouponId, UserId, issue_id};
-use issue_service::ledger::Definition;
 use issue_service::ledger::partition::Standing;
+use issue_service::ledger::{Definition, Record};
 use platform::clock::now_ms;
 use platform::http::server::{Front, layered};
 use platform::identity::{Identity, IdentitySigner, IdentityVerifier};
@@ -256,14 +256,26 @@ async fn services_hear_the_counts_of_the_ledger() {
     assert_eq!(told.body["items"].as_array().map(Vec::len), Some(1), "{}", told.body);
     assert_eq!((&item["couponId"], &item["count"], &item["stock"]), (&json!(coupon.0), &json!(3), &json!(5)));
     assert_eq!(item["offset"], serving.claims.partitions[0].next());
+    assert_eq!((&item["retired"], &told.body["unanswered"]), (&json!(false), &json!([])));
 
     assert_eq!(service.get(&customer(UserId(1)), &path).await.problem().1, "FORBIDDEN");
     assert_eq!(service.get(&Identity::service(), "/internal/counts?coupon=x").await.status, 400);
     let many: Vec<_> = (1..=501).map(|id| format!("coupon={id}")).collect();
     let many = service.get(&Identity::service(), &format!("/internal/counts?{}", many.join("&"))).await;
     assert_eq!((many.problem().0, &many.body["errors"][0]["field"]), (400, &json!("coupon")));
+    let ended = Definition { ends_at: now_ms() - 1, ..definition(coupon, 2, 5) };
+    system.define(&[&serving], ended).await;
+    serving.claims.outside.log.append(0, Record::Retire { coupon }).await.unwrap();
+    let retired = service.get(&Identity::service(), &path).await.body;
+    assert_eq!((&retired["items"][0]["retired"], &retired["items"][0]["count"]), (&json!(true), &json!(3)));
+    // A partition that is stopped is not all of the log.
+    let other = system.coupon_in(&[&serving], 1, 5).await;
     serving.claims.partitions[0].stop();
-    assert_eq!(service.get(&Identity::service(), &path).await.status, 503);
+    let path = format!("/internal/counts?coupon={coupon}&coupon={other}");
+    let partly = service.get(&Identity::service(), &path).await.body;
+    assert_eq!(partly["unanswered"], json!([coupon.0]));
+    assert_eq!(partly["items"].as_array().map(Vec::len), Some(1), "{partly}");
+    assert_eq!(partly["items"][0]["couponId"], other.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,8 +289,8 @@ async fn an_instance_that_lags_tells_no_counts() {
     let service = Service::of(&system, &lagging);
     let tell =
         async |coupon| service.get(&Identity::service(), &format!("/internal/counts?coupon={coupon}")).await;
-    assert_eq!(tell(coupon).await.status, 503);
-    assert_eq!(tell(other).await.status, 200);
+    assert_eq!(tell(coupon).await.body, json!({"items": [], "unanswered": [coupon.0]}));
+    assert_eq!(tell(other).await.body["unanswered"], json!([]));
     let told = Service::of(&system, &fresh)
         .get(&Identity::service(), &format!("/internal/counts?coupon={coupon}"))
         .await;

@@ -189,6 +189,14 @@ async fn the_keys_of_a_retired_coupon_vanish() {
     eventually("the live one's count is the last", &mut counted).await;
     let _: () = redis().await.del(&count).await.unwrap();
     eventually("it is published again, changed or not", &mut counted).await;
+    let _: () =
+        redis::pipe().del(&count).lpush(&count, "no text").query_async(&mut redis().await).await.unwrap();
+    eventually("what is no count is replaced", async || {
+        let kind: String = redis::cmd("TYPE").arg(&count).query_async(&mut redis().await).await.unwrap();
+        kind == "string"
+    })
+    .await;
+    assert!(counted().await);
     let key = users_key(live);
     eventually("its set is right", async || !scene.conn.sismember::<_, _, bool>(&key, 1).await.unwrap())
         .await;

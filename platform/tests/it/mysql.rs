@@ -7,6 +7,8 @@ use platform::mysql;
 use platform::testing::{Servers, free_address, unique_name};
 use sqlx::migrate::Migrator;
 use sqlx::{Executor as _, MySqlPool};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("tests/it/migrations");
 static BROKEN: Migrator = sqlx::migrate!("tests/it/broken");
@@ -36,6 +38,60 @@ async fn instances_that_start_at_once_find_one_migrated_database() {
     drop_database(&pools[0], &settings).await;
     lifecycle.stop_background(Duration::from_secs(5)).await;
     assert!(!lifecycle.failed());
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test's own runtime, where no lifecycle is needed")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+/// A way to the server on which everything that is open now stops being heard, without an error; what is opened later is
+/// not.
+async fn link(settings: &MysqlSettings) -> (u16, watch::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = (settings.host.clone(), settings.port);
+    let (hangs, hanging) = watch::channel(());
+    spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut server, mut hanging) = (TcpStream::connect(&server).await.unwrap(), hanging.clone());
+            hanging.mark_unchanged();
+            spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                    _ = hanging.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (port, hangs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_swallows_everything_costs_no_connection_for_good() {
+    let (direct, lifecycle) = (Servers::get().mysql(&unique_name("platform")), Lifecycle::new());
+    let (port, hangs) = link(&direct).await;
+    let settings = MysqlSettings { port, max_connections: 3, ..direct };
+    let pool = mysql::connect(&settings, &MIGRATIONS, &lifecycle).await.unwrap();
+    let ask = async || {
+        let asked = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&pool);
+        tokio::time::timeout(Duration::from_millis(500), asked).await
+    };
+    // Requests in flight when the link goes silent, which their own limit ends.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(pool.acquire().await.unwrap());
+    }
+    hangs.send_replace(());
+    for mut connection in held {
+        let asked = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&mut *connection);
+        assert!(tokio::time::timeout(Duration::from_millis(200), asked).await.is_err());
+    }
+    let begun = std::time::Instant::now();
+    while ask().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the connections are lost");
+    }
+    drop_database(&pool, &settings).await;
 }
 
 #[tokio::test]

@@ -388,3 +388,14 @@ async fn while_the_log_is_silent_one_claim_a_second_goes_through() {
     log.ack(1, first, offset);
     assert!(matches!(knock(&log, 9, Pass::Doorman), Entrance::Send { .. }), "the log is back");
 }
+
+/// Who would have to wait at the own door sends nothing, so the test is not theirs: they would use up every one of it.
+#[tokio::test(start_paused = true)]
+async fn who_must_wait_does_not_test_a_silent_log() {
+    let log = Log::new(1);
+    log.send(1, Instant::now());
+    let _first = wait(&log, 2);
+    tokio::time::advance(STALL).await;
+    assert!(matches!(knock(&log, 3, Pass::None), Entrance::Stalled));
+    assert!(matches!(knock(&log, 4, Pass::Doorman), Entrance::Send { .. }), "the test");
+}

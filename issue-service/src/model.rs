@@ -112,8 +112,9 @@ async fn settle(world: &Arc<World>) -> Result<(), String> {
     Err(format!("I1: the consumers do not get level: {alarms:?}"))
 }
 
-/// Histories from `first` on, on all processors; the first seed that fails.
-fn search(first: u64, count: u64, without: Option<Guard>) -> Option<(u64, String)> {
+/// Histories from `first` on, on all processors; the first seed that breaks one of these invariants, or any.
+fn search(first: u64, count: u64, without: Option<Guard>, breaks: &[&str]) -> Option<(u64, String)> {
+    let found = |why: &String| breaks.is_empty() || breaks.iter().any(|name| why.starts_with(name));
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -126,7 +127,7 @@ fn search(first: u64, count: u64, without: Option<Guard>) -> Option<(u64, String
                         if seed >= first + count {
                             return None;
                         }
-                        if let Err(why) = tell(Plan::draw(seed)) {
+                        if let Some(why) = tell(Plan::draw(seed)).err().filter(found) {
                             next.store(first + count, Ordering::Relaxed);
                             return Some((seed, why));
                         }
@@ -160,7 +161,7 @@ fn no_history_breaks_a_promise() {
     let count = from_environment("FIRSTCOME_MODEL_HISTORIES").unwrap_or(50_000);
     let first = from_environment("FIRSTCOME_MODEL_FIRST").unwrap_or(0);
     let begun = std::time::Instant::now();
-    if let Some((seed, why)) = search(first, count, None) {
+    if let Some((seed, why)) = search(first, count, None, &[]) {
         panic!("{}", report(seed, &why, None));
     }
     let took = begun.elapsed().as_secs_f64();
@@ -176,25 +177,38 @@ fn replay() {
     }
 }
 
-/// Within how many seeds each control has to be found, and what it breaks.
+/// Within how many seeds each control has to be found.
 const FOUND_WITHIN: u64 = 3_000;
+
+/// The promises that don't hold without it: those of docs/issuance.md.
+fn breaks(guard: Guard) -> &'static [&'static str] {
+    match guard {
+        Guard::ReadBack | Guard::LogDecides | Guard::IdleLook | Guard::IdsByTime => &["I1:"],
+        Guard::OneTransaction => &["I1:", "I8:"],
+        Guard::Mac => &["I2:"],
+        Guard::MembershipFirst
+        | Guard::EndOffset
+        | Guard::JoinersArrival
+        | Guard::AckedOffset
+        | Guard::IndexIsLevel => &["I7:"],
+    }
+}
 
 #[test]
 fn every_guard_is_missed_when_it_is_taken_out() {
     let mut unnoticed = Vec::new();
     for guard in Guard::ALL {
-        match search(0, FOUND_WITHIN, Some(guard)) {
+        match search(0, FOUND_WITHIN, Some(guard), breaks(guard)) {
             Some((seed, why)) => {
-                let what = why.split(':').next().unwrap_or_default();
-                println!(
-                    "without {guard:?}: seed {seed} breaks {what}: {}",
-                    why.lines().next().unwrap_or_default()
-                );
+                println!("without {guard:?}: seed {seed}: {}", why.lines().next().unwrap_or_default());
             }
             None => unnoticed.push(guard),
         }
     }
-    assert!(unnoticed.is_empty(), "nothing broke in {FOUND_WITHIN} histories without {unnoticed:?}");
+    assert!(
+        unnoticed.is_empty(),
+        "what has to break did not in {FOUND_WITHIN} histories without {unnoticed:?}"
+    );
 }
 
 #[test]

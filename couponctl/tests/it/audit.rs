@@ -37,7 +37,7 @@ async fn all_adds_up() {
     let others = report["checks"].as_array().unwrap().iter().filter(|check| check["verdict"] != "ok");
     let others: Vec<_> = others.map(|check| (&check["id"], &check["verdict"])).collect();
     let not_judged = json!("notJudged");
-    let expected = ["L", "I6", "I8"].map(|id| json!(id));
+    let expected = ["L", "I6", "I4", "I8"].map(|id| json!(id));
     let expected: Vec<_> = expected.iter().map(|id| (id, &not_judged)).collect();
     assert_eq!(others, expected, "without Kafka: {report}");
 }

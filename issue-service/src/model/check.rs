@@ -1,6 +1,6 @@
 //! What must hold after every history. The log is read once more, by rules written down a second time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::Event;
 use super::world::{Answer, Said, World};
@@ -98,6 +98,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     }
     definitions(world, &log)?;
     rows(world, &log)?;
+    letters(world)?;
     servers(world, &log)
 }
 
@@ -200,6 +201,23 @@ fn rows(world: &World, log: &Log) -> Result<(), String> {
     }
     match rows.values().next() {
         Some(row) => Err(format!("I8: a row that the log does not have: {row:?}")),
+        None => Ok(()),
+    }
+}
+
+/// What can't be read was set aside, and nothing else.
+fn letters(world: &World) -> Result<(), String> {
+    let unreadable = (0..world.broker.partitions()).flat_map(|partition| {
+        let records = (0..).zip(world.broker.all(partition));
+        let bad = records.filter(|(_, stored)| Record::decode(&stored.value).is_err());
+        bad.map(|(offset, _)| (partition, offset)).collect::<Vec<_>>()
+    });
+    let (unreadable, letters) = (unreadable.collect::<BTreeSet<_>>(), world.letters.lock().unwrap());
+    match unreadable.symmetric_difference(&letters).next() {
+        Some((partition, offset)) if letters.contains(&(*partition, *offset)) => {
+            Err(format!("I6: the record at {partition}/{offset} was set aside, and can be read"))
+        }
+        Some((partition, offset)) => Err(format!("I6: the record at {partition}/{offset} was not set aside")),
         None => Ok(()),
     }
 }

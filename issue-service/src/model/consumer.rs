@@ -47,12 +47,24 @@ impl Around for Seen {
     }
 
     async fn write(&self, partition: u32, batch: &Batch) -> Result<bool, StoreError> {
+        let kept =
+            |letter: &DeadLetter| self.world.letters.lock().unwrap().contains(&(partition, letter.offset));
+        if !batch.dead_letters.iter().all(kept) {
+            self.world.alarm(format!(
+                "I6: partition {partition} passes a record before its letter is acknowledged"
+            ));
+        }
         self.world.database.write(partition, batch).await
     }
 
-    async fn set_aside(&self, _: u32, _: &[DeadLetter]) -> Result<(), BoxError> {
-        self.world.dice.pause(3).await;
-        Ok(())
+    async fn set_aside(&self, partition: u32, letters: &[DeadLetter]) -> Result<(), BoxError> {
+        let World { dice, letters: kept, .. } = &*self.world;
+        dice.pause(3).await;
+        let refused = !letters.is_empty() && self.world.is_rough() && dice.percent(30);
+        if !refused || dice.percent(50) {
+            kept.lock().unwrap().extend(letters.iter().map(|letter| (partition, letter.offset)));
+        }
+        if refused { Err("Kafka did not take a letter, or did not say so".into()) } else { Ok(()) }
     }
 
     fn follow(&self, partition: u32, next: u64, records: mpsc::Sender<Incoming>) {

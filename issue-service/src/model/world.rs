@@ -1,6 +1,6 @@
 //! Everything that is not one process: the servers, the processes and what befalls them, and what clients were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +42,8 @@ pub(super) struct World {
     ever: Mutex<BTreeMap<CouponId, Vec<Definition>>>,
     pub(super) said: Mutex<Vec<Said>>,
     pub(super) alarms: Mutex<Vec<String>>,
+    /// Partition and offset of what was set aside.
+    pub(super) letters: Mutex<BTreeSet<(u32, u64)>>,
     /// Faults may happen.
     rough: AtomicBool,
 }
@@ -113,6 +115,7 @@ impl World {
             ever: Mutex::default(),
             said: Mutex::default(),
             alarms: Mutex::default(),
+            letters: Mutex::default(),
             rough: AtomicBool::new(true),
             dice,
             plan,

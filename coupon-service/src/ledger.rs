@@ -13,7 +13,7 @@ use crate::coupon::count::LedgerCoupon;
 /// The name in Consul.
 pub const ISSUE_SERVICE: &str = "issue-service";
 /// Coupons in one question: its URL stays far below every limit on the way.
-const CHUNK: usize = 100;
+pub const CHUNK: usize = 100;
 
 /// Reaches the issue service through discovery; without discovery it is always away.
 #[derive(Clone)]
@@ -58,6 +58,14 @@ struct Counts {
     /// Of these it can't say anything at the moment.
     #[serde(default)]
     unanswered: Vec<CouponId>,
+}
+
+impl LedgerError {
+    /// Whether nobody answered at all.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        !matches!(self, Self::Partly(_))
+    }
 }
 
 impl LedgerClient {

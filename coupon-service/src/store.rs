@@ -139,32 +139,34 @@ pub async fn not_over(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<
     definitions(rows)
 }
 
-/// All whose count may still change: begun, and without the ledger's last word.
-pub async fn active(executor: impl MySqlExecutor<'_>, now: u64) -> Result<Vec<Coupon>, sqlx::Error> {
+/// All without the ledger's last word: those that have begun, whose count may change; or also those that have not.
+pub async fn unsettled(
+    executor: impl MySqlExecutor<'_>,
+    now: u64,
+    not_begun: bool,
+) -> Result<Vec<Coupon>, sqlx::Error> {
     let rows: Vec<Row> =
-        sqlx::query_as(select!("WHERE settled = FALSE AND starts_at <= ? ORDER BY coupon_id"))
+        sqlx::query_as(select!("WHERE settled = FALSE AND (starts_at <= ? OR ?) ORDER BY coupon_id"))
             .bind(timestamp(now)?)
+            .bind(not_begun)
             .fetch_all(executor)
             .await?;
     rows.into_iter().map(Coupon::try_from).collect()
 }
 
-/// Those beyond `after` of which nothing is expected, in order of their ids: settled or not begun. In a database that
-/// went back they may be neither.
-pub async fn at_rest(
+/// Those beyond `after` that had the ledger's last word, in order of their ids. In a database that went back it may not
+/// have been the last.
+pub async fn settled(
     executor: impl MySqlExecutor<'_>,
-    now: u64,
     after: CouponId,
-    limit: u32,
+    limit: usize,
 ) -> Result<Vec<Coupon>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!(
-        "WHERE coupon_id > ? AND (settled = TRUE OR starts_at > ?) ORDER BY coupon_id LIMIT ?"
-    ))
-    .bind(signed(after.0)?)
-    .bind(timestamp(now)?)
-    .bind(limit)
-    .fetch_all(executor)
-    .await?;
+    let rows: Vec<Row> =
+        sqlx::query_as(select!("WHERE coupon_id > ? AND settled = TRUE ORDER BY coupon_id LIMIT ?"))
+            .bind(signed(after.0)?)
+            .bind(u32::try_from(limit).unwrap_or(u32::MAX))
+            .fetch_all(executor)
+            .await?;
     rows.into_iter().map(Coupon::try_from).collect()
 }
 

@@ -89,7 +89,7 @@ impl WriteBack {
             return Ok(());
         };
         if self.ask_at.is_none() {
-            self.pass.look_at_all();
+            self.pass.look_at_settled();
         }
         let due = self.ask_at.is_none_or(|at| Instant::now() >= at);
         let asking = if last || due { Asking::All } else { Asking::Doubtful };

@@ -366,7 +366,7 @@ fn tell(step: Step, of: &str, round: &Round) {
             round.promises.told_issued,
             round.promises.rows,
             round.in_flight.iter().map(u64::to_string).collect::<Vec<_>>().join(" and "),
-            round.gap_ms
+            round.gap_ms.unwrap_or_default()
         ),
         (None, broken) => {
             format!("{of}: {} {}", style("BROKEN:").red().bold().for_stderr(), broken.join("; "))

@@ -11,11 +11,9 @@ use sqlx::mysql::MySqlConnection;
 use crate::cache::Cache;
 use crate::coupon::count::{Judgement, LedgerCoupon, Published, contradicts, is_final, judge};
 use crate::coupon::{Coupon, CouponId};
-use crate::ledger::LedgerClient;
+use crate::ledger::{CHUNK, LedgerClient, LedgerError};
 use crate::store;
 
-/// Coupons at rest that are asked about in one look.
-const PAGE: u32 = 500;
 /// The issue service answers from memory; a second means that it is in trouble.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -34,8 +32,16 @@ pub(super) struct Pass {
     clock: Clock,
     /// What Redis showed when the ledger had not got so far.
     disbelieved: HashMap<CouponId, Published>,
-    /// Beyond which coupon those at rest are still to be asked about.
-    at_rest_after: Option<CouponId>,
+    settled: Sweep,
+}
+
+/// Goes once over the coupons that had their last word, a question in each look.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// Beyond which coupon it is to go on; `None`: it is over.
+    after: Option<CouponId>,
+    /// Part of the ledger could not be asked: over again, when everything is asked about.
+    again: bool,
 }
 
 /// What is to be written about a coupon.
@@ -47,13 +53,13 @@ enum Write {
 
 impl Pass {
     pub(super) fn new(cache: Cache, ledger: LedgerClient, clock: Clock) -> Self {
-        Self { cache, ledger, clock, disbelieved: HashMap::new(), at_rest_after: None }
+        Self { cache, ledger, clock, disbelieved: HashMap::new(), settled: Sweep::default() }
     }
 
-    /// The database may be another one, or an older one: coupons of which nothing was expected any more are asked
-    /// about once, too, a page in each look.
-    pub(super) fn look_at_all(&mut self) {
-        self.at_rest_after = Some(CouponId(0));
+    /// The database may be another one, or an older one: coupons of which nothing was expected any more are asked about
+    /// once, too.
+    pub(super) fn look_at_settled(&mut self) {
+        self.settled = Sweep { after: Some(CouponId(0)), again: false };
     }
 
     /// Brings the rows level. `true`: everything that was asked about was answered by the ledger.
@@ -63,7 +69,7 @@ impl Pass {
         asking: Asking,
     ) -> Result<bool, sqlx::Error> {
         let now = self.clock.now_ms();
-        let coupons = store::active(&mut *connection, now).await?;
+        let coupons = store::unsettled(&mut *connection, now, asking == Asking::All).await?;
         let ids: Vec<CouponId> = coupons.iter().map(|coupon| coupon.definition.coupon_id).collect();
         let shown = self.shown(&ids).await;
         self.disbelieved.retain(|id, lie| shown.get(id) == Some(lie));
@@ -84,8 +90,11 @@ impl Pass {
         let answered = &answers.answered;
 
         let mut writes = Vec::new();
-        if answers.error.is_none() || !answered.is_empty() {
-            writes.extend(self.at_rest(connection, now).await?);
+        if asking == Asking::All && self.settled.again {
+            self.look_at_settled();
+        }
+        if !answers.error.as_ref().is_some_and(LedgerError::is_away) {
+            writes.extend(self.settled(connection).await?);
         }
         for coupon in coupons {
             let id = coupon.definition.coupon_id;
@@ -108,20 +117,20 @@ impl Pass {
         Ok(answers.error.is_none())
     }
 
-    /// What the ledger says otherwise of the next coupons at rest.
-    async fn at_rest(
-        &mut self,
-        connection: &mut MySqlConnection,
-        now: u64,
-    ) -> Result<Vec<Write>, sqlx::Error> {
-        let Some(after) = self.at_rest_after else { return Ok(Vec::new()) };
-        let coupons = store::at_rest(&mut *connection, now, after, PAGE).await?;
+    /// What the ledger says otherwise of the next settled coupons.
+    async fn settled(&mut self, connection: &mut MySqlConnection) -> Result<Vec<Write>, sqlx::Error> {
+        let Some(after) = self.settled.after else { return Ok(Vec::new()) };
+        let coupons = store::settled(&mut *connection, after, CHUNK).await?;
         let ids: Vec<CouponId> = coupons.iter().map(|coupon| coupon.definition.coupon_id).collect();
         let answers = self.ledger.words(&ids, LEDGER_PATIENCE).await;
-        // A part of the ledger that can't be asked holds up no other.
-        if answers.error.is_none() || !answers.answered.is_empty() {
-            self.at_rest_after = ids.last().copied();
+        if answers.error.as_ref().is_some_and(LedgerError::is_away) {
+            return Ok(Vec::new()); // the same in the next look
         }
+        self.settled = Sweep {
+            after: ids.last().copied(),
+            // A part of the ledger that can't be asked holds up no other.
+            again: self.settled.again || answers.error.is_some(),
+        };
         let differs = |coupon: Coupon| {
             let word = answers.known.get(&coupon.definition.coupon_id)?;
             let newer = word.version > coupon.definition.version;

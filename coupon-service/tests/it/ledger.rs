@@ -87,6 +87,10 @@ impl Ledger {
         self.shared.stopped.lock().unwrap().insert(id.0);
     }
 
+    pub(crate) fn goes_on(&self, id: CouponId) {
+        self.shared.stopped.lock().unwrap().remove(&id.0);
+    }
+
     pub(crate) fn questions(&self) -> Vec<String> {
         self.shared.questions.lock().unwrap().clone()
     }

@@ -42,6 +42,13 @@ impl Metrics {
         }
     }
 
+    /// As they are now; of who does not answer, as they were.
+    pub(crate) fn newer(&self, stack: &Stack) -> Self {
+        let mut all = self.clone();
+        all.0.extend(Self::read(stack).0);
+        all
+    }
+
     /// Of every service that answers.
     pub(crate) fn read(stack: &Stack) -> Self {
         let children = stack.supervisor.children();

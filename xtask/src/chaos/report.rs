@@ -233,7 +233,7 @@ mod tests {
         let mut results = Results::new(setup(), "2026-11-25T10:00:00Z".to_owned());
         let answers = [("200", 10), ("409 COUPON_SOLD_OUT", 4), ("502", 2), ("none", 1)];
         let answers = answers.map(|(name, number)| (name.to_owned(), number)).into();
-        let mut kafka = Round { gap_ms: 240, answers, ..round("kafka-kill", 1) };
+        let mut kafka = Round { gap_ms: Some(240), answers, ..round("kafka-kill", 1) };
         kafka.promises.leaked = Some(0);
         results.rounds.push(kafka);
         results.rounds.push(round("coupon-closed", 1));

@@ -54,7 +54,7 @@ pub(crate) struct Round {
     /// Attempts of the sale by their answer.
     pub(crate) answers: BTreeMap<String, u64>,
     /// The longest time from the strike on in which nobody got a final answer.
-    pub(crate) gap_ms: u64,
+    pub(crate) gap_ms: Option<u64>,
     /// From when the last fault was lifted to the next ISSUED.
     pub(crate) resumed_ms: Option<u64>,
     pub(crate) p99_before_ms: Option<u64>,
@@ -175,7 +175,7 @@ impl Round {
         {
             let p99 = |sent: std::ops::Range<u64>| quantile(&sale.latencies(sent, FOR_EVER_MS), 0.99);
             self.fault_ms = until.saturating_sub(from);
-            self.gap_ms = sale.gap(from);
+            self.gap_ms = Some(sale.gap(from));
             self.resumed_ms = sale.issued_after(until);
             self.slowest_ms = sale.latencies(from..u64::MAX, FOR_EVER_MS).into_iter().max();
             self.p99_before_ms = p99(from.saturating_sub(CALM_MS)..from);
@@ -191,7 +191,7 @@ impl Round {
 fn strike(stage: &Stage, live: &Live, sale: &Sale<'_>, order: &Order<'_>) -> Result<Vec<Struck>> {
     let one = |index: u64, fault: &Scenario| -> Struck {
         let random = Random::new(order.seed.wrapping_add(index));
-        let mut site = Site::new(stage, live, sale, random);
+        let mut site = Site::new(stage, live, sale, random, order.faults.len() == 1);
         let outcome = (fault.strike)(&mut site);
         let Site { struck, lifted, signs, expected, broken, .. } = site;
         let time = outcome

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -18,7 +17,6 @@ use super::site::Expected;
 use super::stage::Stage;
 use super::whole;
 use crate::first_coupon::create;
-use crate::supervisor::Child;
 
 const OPEN: Duration = Duration::from_secs(24 * 3600);
 /// How often everybody asks once more until all have a final answer. Between two times the stack has a moment.
@@ -30,8 +28,6 @@ pub(crate) struct Sale<'a> {
     pub(crate) stock: u64,
     /// When it began.
     pub(crate) before: Metrics,
-    /// By child, how often it had ended by itself then.
-    ended_before: BTreeMap<String, u32>,
     stage: &'a Stage,
     crowd: Crowd,
     /// Of those who asked once more.
@@ -60,9 +56,7 @@ impl<'a> Sale<'a> {
         let token = stage.admin_token()?;
         let coupon = create(&stage.client, &stage.gateway, &token, name, u32::try_from(stock)?, OPEN)?;
         let before = Metrics::read_all(&stage.stack)?;
-        let ended = |child: &Arc<Child>| (child.spec.name.clone(), child.status().ended_alone);
-        let ended_before = stage.stack.supervisor.children().iter().map(ended).collect();
-        Ok(Self { coupon, stock, before, ended_before, stage, crowd, again: Vec::new() })
+        Ok(Self { coupon, stock, before, stage, crowd, again: Vec::new() })
     }
 
     /// All claim, while `meanwhile` goes on.
@@ -118,7 +112,11 @@ impl<'a> Sale<'a> {
     ) -> Result<Found> {
         let records: Vec<PathBuf> = self.records().into_iter().chain(more.iter().cloned()).collect();
         let audit = self.stage.couponctl.audit(self.coupon, &records, patience, flags)?;
-        let after = Metrics::read_all(&self.stage.stack)?;
+        // Whoever is not back by now breaks the round, and leaves the rest of it to be judged.
+        let (after, silent) = match Metrics::read_all(&self.stage.stack) {
+            Ok(all) => (all, None),
+            Err(error) => (Metrics::read(&self.stage.stack), Some(format!("{error:#}"))),
+        };
         let risen = |alarm: &str| (alarm.to_owned(), after.grown_anywhere(&self.before, alarm));
         let alarms: BTreeMap<String, u64> = ALARMS.map(risen).into();
         let sale: BTreeMap<u64, Said> = self.record()?.users();
@@ -127,18 +125,8 @@ impl<'a> Sale<'a> {
         let evidence =
             Evidence { audit: &audit, sale: &sale, again: &again, stock, expected, alarms: &alarms };
         let (promises, mut broken) = evidence.judge();
-        broken.extend(self.ended_alone());
+        broken.extend(silent);
+        broken.extend(self.stage.ended_alone());
         Ok(Found { audit, promises, broken })
-    }
-
-    /// Processes that ended since the sale began though nobody ended them: a supervisor heals what it must not hide.
-    fn ended_alone(&self) -> Vec<String> {
-        let children = self.stage.stack.supervisor.children();
-        let ended = children.iter().filter_map(|child| {
-            let (name, status) = (&child.spec.name, child.status());
-            let before = self.ended_before.get(name).copied().unwrap_or(0);
-            (status.ended_alone > before).then(|| format!("{name} {} by itself", status.last_alone))
-        });
-        ended.collect()
     }
 }

@@ -299,9 +299,9 @@ pub(crate) static ALL: &[Scenario] = &[
     Scenario::new(
         "window-moved",
         Part::Coupon,
-        14,
+        15,
         coupons::window_moved,
-        "the start is moved 4 s into the future in the middle of the sale",
+        "the start is moved 5 s into the future in the middle of the sale",
     ),
     // Those below run on a stack of their own, after the others.
     Scenario::new(

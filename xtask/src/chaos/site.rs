@@ -52,6 +52,8 @@ pub(crate) struct Site<'a> {
     pub(crate) coupon: u64,
     pub(crate) stock: u64,
     pub(crate) random: Random,
+    /// Nothing else strikes in this sale.
+    pub(crate) alone: bool,
     pub(crate) expected: Expected,
     /// Unix milliseconds.
     pub(crate) struck: Option<u64>,
@@ -67,7 +69,13 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    pub(crate) fn new(stage: &'a Stage, live: &'a Live, sale: &'a Sale<'a>, random: Random) -> Self {
+    pub(crate) fn new(
+        stage: &'a Stage,
+        live: &'a Live,
+        sale: &'a Sale<'a>,
+        random: Random,
+        alone: bool,
+    ) -> Self {
         Self {
             stage,
             live,
@@ -75,6 +83,7 @@ impl<'a> Site<'a> {
             coupon: sale.coupon,
             stock: sale.stock,
             random,
+            alone,
             expected: Expected::All,
             struck: None,
             lifted: None,
@@ -91,7 +100,8 @@ impl<'a> Site<'a> {
         let chance = Duration::from_millis(self.random.below(1_000));
         let at = self.begun + SALE_FIRST + chance;
         self.until(at)?;
-        self.before = Metrics::read_all(&self.stage.stack)?;
+        // Another fault of the same sale may have struck already.
+        self.before = self.at_begin.newer(&self.stage.stack);
         let deadline = Instant::now() + CROWD_PATIENCE;
         let mut seen = VecDeque::from([usize::MAX; COMING]);
         while Instant::now() < deadline {

@@ -55,8 +55,8 @@ impl Summary {
             promises: counted.iter().map(|round| round.promises).sum(),
             claims: answers.values().sum(),
             answers,
-            gap_median_ms: median(|round| Some(round.gap_ms)),
-            gap_max_ms: counted.iter().map(|round| round.gap_ms).max(),
+            gap_median_ms: median(|round| round.gap_ms),
+            gap_max_ms: counted.iter().filter_map(|round| round.gap_ms).max(),
             resumed_max_ms: counted.iter().filter_map(|round| round.resumed_ms).max(),
             p99_before_ms: median(|round| round.p99_before_ms),
             p99_during_ms: median(|round| round.p99_during_ms),
@@ -107,7 +107,7 @@ mod tests {
         leaky.promises.leaked = Some(2);
         let rounds = [
             Round {
-                gap_ms: 5,
+                gap_ms: Some(5),
                 resumed_ms: Some(9),
                 slowest_ms: Some(70),
                 answers: answers(3),
@@ -115,12 +115,18 @@ mod tests {
             },
             Round {
                 void: Some("x".to_owned()),
-                gap_ms: 900,
+                gap_ms: Some(900),
                 slowest_ms: Some(9_000),
                 answers: answers(50),
                 ..round("a", 2)
             },
-            Round { gap_ms: 7, p99_during_ms: Some(40), slowest_ms: Some(60), answers: answers(4), ..leaky },
+            Round {
+                gap_ms: Some(7),
+                p99_during_ms: Some(40),
+                slowest_ms: Some(60),
+                answers: answers(4),
+                ..leaky
+            },
         ];
         let summary = Summary::of("a", rounds.iter());
         assert_eq!((summary.rounds, summary.void, summary.broken), (2, 1, 0));

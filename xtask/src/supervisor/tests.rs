@@ -134,6 +134,34 @@ fn what_is_killed_comes_back_and_it_is_said() {
     assert!(said[1].starts_with(&format!("steady is back as pid {pid} (ready after")), "{said:?}");
 }
 
+/// Whoever heals everything must say what nobody had broken.
+#[test]
+fn who_ends_without_having_been_told_to_is_counted() {
+    let run = Supervised::new();
+    let child = run.steady();
+    let back = |pid| until(|| child.status().pid.is_some_and(|now| now != pid) && child.status().ready);
+    let pid = run.supervisor.kill(&child).unwrap();
+    back(pid);
+    let pid = child.pid().unwrap();
+    drop(run.supervisor.kill_and_hold(&child).unwrap());
+    back(pid);
+    run.supervisor.restart(&child, Duration::from_secs(5), &Interrupt::default()).unwrap();
+    assert_eq!(child.status().ended_alone, 0);
+
+    let pid = child.pid().unwrap();
+    process::signal_process(pid, Signal::SIGTERM);
+    back(pid);
+    assert_eq!(child.status().ended_alone, 1);
+    assert_eq!(child.status().last_alone, format!("(pid {pid}) was ended by SIGTERM"));
+
+    // A point at which it kills itself, because it was armed.
+    let pid = child.pid().unwrap();
+    child.expect_end(true);
+    process::signal_process(pid, Signal::SIGABRT);
+    back(pid);
+    assert_eq!(child.status().ended_alone, 1);
+}
+
 #[test]
 fn what_is_held_comes_back_when_it_is_released() {
     let run = Supervised::new();

@@ -47,14 +47,23 @@ pub(crate) struct Proxy {
     links: Mutex<BTreeMap<u64, Arc<Peer>>>,
     next: AtomicU64,
     owners: Owners,
+    /// Of all proxies one at a time looks for owners, which takes milliseconds of a processor: whoever waits for it has
+    /// mostly been found then.
+    looking: Arc<Mutex<()>>,
     /// Links that ended by a reset, or never came about.
     broken: AtomicU64,
 }
 
-/// Who is at the other end of a link. The name is found out when a rule asks for it.
+/// Who is at the other end of a link. The name is found out when a rule asks for it; none, if it is nobody's.
 struct Peer {
     address: SocketAddr,
-    name: OnceLock<String>,
+    name: OnceLock<Option<String>>,
+}
+
+impl Peer {
+    fn name(&self) -> Option<&str> {
+        self.name.get()?.as_deref()
+    }
 }
 
 impl Proxies {
@@ -63,6 +72,7 @@ impl Proxies {
             return Ok(Self { proxies: BTreeMap::new(), stop: None, thread: None });
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let looking = Arc::<Mutex<()>>::default();
         let mut proxies = BTreeMap::new();
         let mut listening = Vec::new();
         for Place { name, port, behind } in places {
@@ -75,6 +85,7 @@ impl Proxies {
                 links: Mutex::default(),
                 next: AtomicU64::new(0),
                 owners: owners.clone(),
+                looking: looking.clone(),
                 broken: AtomicU64::new(0),
             });
             listening.push((listener, proxy.clone()));
@@ -162,16 +173,18 @@ impl Proxy {
     }
 
     fn name_peers(&self) {
+        let _one_at_a_time = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let unnamed: Vec<Arc<Peer>> =
             links.values().filter(|peer| peer.name.get().is_none()).cloned().collect();
         drop(links);
+        if unnamed.is_empty() {
+            return;
+        }
         let addresses: Vec<SocketAddr> = unnamed.iter().map(|peer| peer.address).collect();
         let owners = (self.owners)(&addresses);
         for peer in unnamed {
-            if let Some(name) = owners.get(&peer.address) {
-                let _ = peer.name.set(name.clone());
-            }
+            let _ = peer.name.set(owners.get(&peer.address).cloned());
         }
     }
 }

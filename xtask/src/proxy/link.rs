@@ -31,7 +31,7 @@ struct Law {
 
 impl Law {
     fn effect(&mut self, way: Way) -> Option<Effect> {
-        self.rules.borrow_and_update().effect(self.peer.name.get().map(String::as_str), way)
+        self.rules.borrow_and_update().effect(self.peer.name(), way)
     }
 
     async fn changed(&mut self) {

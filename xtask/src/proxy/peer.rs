@@ -1,7 +1,7 @@
 //! Whose socket is at the other end of a loopback connection: by `/proc/net/tcp` its inode, by `/proc/PID/fd` the
 //! process that holds that inode.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -18,6 +18,7 @@ struct Socket {
 
 /// Who of these processes, by name and pid, holds the sockets with these addresses.
 pub(crate) fn owners(processes: &[(String, i32)], addresses: &[SocketAddr]) -> HashMap<SocketAddr, String> {
+    let addresses: HashSet<SocketAddr> = addresses.iter().copied().collect();
     let mine = sockets(|socket| addresses.contains(&socket.local));
     let holders = holders(processes, &mine);
     mine.into_iter().filter_map(|socket| Some((socket.local, holders.get(&socket.inode)?.clone()))).collect()
@@ -40,12 +41,12 @@ fn sockets(which: impl Fn(&Socket) -> bool) -> Vec<Socket> {
 
 /// A line: number, local and remote address, state, queues, timers, retransmissions, user, time-out, inode.
 fn socket(line: &str) -> Option<Socket> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
+    let mut fields = line.split_ascii_whitespace().skip(1);
     Some(Socket {
-        local: address(fields.get(1)?)?,
-        remote: address(fields.get(2)?)?,
-        state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
-        inode: fields.get(9)?.parse().ok()?,
+        local: address(fields.next()?)?,
+        remote: address(fields.next()?)?,
+        state: u8::from_str_radix(fields.next()?, 16).ok()?,
+        inode: fields.nth(5)?.parse().ok()?,
     })
 }
 
@@ -57,12 +58,16 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 fn holders(processes: &[(String, i32)], sockets: &[Socket]) -> HashMap<u64, String> {
+    let inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let mut holders = HashMap::new();
     for (name, pid) in processes {
+        if holders.len() == inodes.len() {
+            break;
+        }
         // A process that ends meanwhile holds nothing.
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             let inode = fs::read_link(entry.path()).ok().and_then(|link| inode(link.to_str()?));
-            if let Some(inode) = inode.filter(|inode| sockets.iter().any(|socket| socket.inode == *inode)) {
+            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
                 holders.insert(inode, name.clone());
             }
         }

@@ -319,6 +319,8 @@ impl Supervisor {
             status.pid = i32::try_from(process.id()).ok();
             status.last_pid = status.pid;
             status.endpoint = None;
+            // What was meant for the process before it does not excuse this one's end.
+            status.doomed = false;
             process
         };
         let pid = i32::try_from(process.id())?;

@@ -158,7 +158,7 @@ struct UpdateCoupon {
         (status = 401, description = "UNAUTHENTICATED"),
         (status = 403, description = "FORBIDDEN: not an administrator"),
         (status = 404, description = "COUPON_NOT_FOUND"),
-        (status = 409, description = "COUPON_ENDED: over for so long that its winners have been archived"),
+        (status = 409, description = "COUPON_ENDED: retired, days after its end"),
     )
 )]
 async fn update(

@@ -138,9 +138,7 @@ async fn the_last_word_comes_after_the_end_and_settles() {
     service.clock.set(ends_at + 10_000);
     until("the count is settled", async || settled(&service, id).await).await;
     assert_eq!(service.row(id).await.issued.count, 9);
-    let asked = ledger.questions().len();
-    some_rounds().await;
-    assert_eq!(ledger.questions().len(), asked, "nothing is asked about a coupon that can't change");
+    nothing_is_asked(&ledger).await;
 
     // A later end opens it again.
     let later = platform::clock::rfc3339(ends_at + 3_600_000);
@@ -148,6 +146,13 @@ async fn the_last_word_comes_after_the_end_and_settles() {
     service.publish_count(id, "5:10").await;
     service.shows_issued(id, 10).await;
     job.stop().await;
+}
+
+/// Of coupons that can't change, from now on.
+async fn nothing_is_asked(ledger: &Ledger) {
+    let asked = ledger.questions().len();
+    some_rounds().await;
+    assert_eq!(ledger.questions().len(), asked);
 }
 
 async fn settled(service: &Service, id: coupon_service::coupon::CouponId) -> bool {
@@ -238,9 +243,7 @@ async fn coupons_of_which_nothing_was_expected_catch_up_when_the_database_went_b
     }
     let job = service.write_back(QUICK);
     some_rounds().await;
-    let asked = ledger.questions().len();
-    some_rounds().await;
-    assert_eq!(ledger.questions().len(), asked);
+    nothing_is_asked(&ledger).await;
     job.stop().await;
 }
 
@@ -262,9 +265,7 @@ async fn what_is_retired_is_over_whatever_the_row_says() {
     assert_eq!((&shown["state"], &shown["issuedQuantity"]), (&json!("ENDED"), &json!(7)));
     assert_eq!(service.row(id).await.definition.ends_at, ended);
     some_rounds().await;
-    let asked = ledger.questions().len();
-    some_rounds().await;
-    assert_eq!(ledger.questions().len(), asked);
+    nothing_is_asked(&ledger).await;
     job.stop().await;
 }
 

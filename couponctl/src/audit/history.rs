@@ -2,8 +2,7 @@
 
 use super::record::Heard;
 use crate::index::Row;
-use crate::replay::record::Definition;
-use crate::replay::record::Record;
+use crate::replay::record::{Definition, Record};
 use crate::replay::rules::{Coupon, Decided, Decision, Entry};
 
 /// From a record's append time to another's, unix milliseconds by the brokers' clock.

@@ -77,15 +77,15 @@ async fn a_wrong_count_is_found_during_a_sale() {
     let mut scene = Scene::on_sale().await;
     for shown in [3, 1_000_000] {
         scene.shop.shelf().shown = Some(shown);
+        let mut during = audit_while_selling(&mut scene).await;
         // On a busy machine the rows may not get level with the log in time, and then too many are not judged.
-        let mut found = Vec::new();
-        for _ in 0..3 {
-            found = failed(&audit_while_selling(&mut scene).await);
-            if !found.is_empty() {
+        for _ in 0..2 {
+            if fifth(&during)[0].0 != "notJudged" {
                 break;
             }
+            during = audit_while_selling(&mut scene).await;
         }
-        assert_eq!(found, [named("I5", &[])], "{shown}");
+        assert_eq!(failed(&during), [named("I5", &[])], "{shown}: {during}");
     }
     scene.shop.shelf().shown = None;
     assert_eq!(failed(&scene.audit(&["--partial"]).await), []);

@@ -142,15 +142,15 @@ pub(crate) fn take_out(stage: &Stage, guard: &Guard, seed: u64, step: &Step) -> 
         let round = round::run(stage, &order, step)?;
         anyhow::Ok((seed, round))
     };
-    let mut baselines = ROUNDS + 1..;
+    // Numbers beyond those of the rounds without it.
+    let mut number = ROUNDS;
     let baseline = loop {
-        let number = baselines.next().unwrap_or_default();
+        number += 1;
         let round = strike(number)?.1;
-        match round.void {
-            None => break round,
-            // What never came about says nothing of the guard.
-            Some(why) if number > ROUNDS * 2 => bail!("with all guards it does not count: {why}"),
-            Some(_) => {}
+        // What never came about says nothing of the guard.
+        let Some(why) = &round.void else { break round };
+        if number == 2 * ROUNDS {
+            bail!("with all guards it does not count: {why}");
         }
     };
     removal.with_all_guards = baseline.broken;

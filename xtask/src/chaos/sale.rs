@@ -53,8 +53,14 @@ impl<'a> Sale<'a> {
             bail!("the stack is not whole: {missing}");
         }
         let stock = shape.stock();
-        let token = stage.admin_token()?;
-        let coupon = create(&stage.client, &stage.gateway, &token, name, u32::try_from(stock)?, OPEN)?;
+        let quantity = u32::try_from(stock)?;
+        let make = || create(&stage.client, &stage.gateway, &stage.admin_token()?, name, quantity, OPEN);
+        // Services notice a moment later that their database was away, and are not found for another moment.
+        let deadline = Instant::now() + whole::PATIENCE;
+        let coupon = stage.stack.interrupt.wait_until(|| match make() {
+            Err(_) if Instant::now() < deadline => None,
+            made => Some(made),
+        })??;
         let before = Metrics::read_all(&stage.stack)?;
         Ok(Self { coupon, stock, before, stage, crowd, again: Vec::new() })
     }

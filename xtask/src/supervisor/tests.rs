@@ -160,6 +160,14 @@ fn who_ends_without_having_been_told_to_is_counted() {
     process::signal_process(pid, Signal::SIGABRT);
     back(pid);
     assert_eq!(child.status().ended_alone, 1);
+
+    // It was armed, and ended in order instead: its successor is not excused.
+    child.expect_end(true);
+    run.supervisor.restart(&child, Duration::from_secs(5), &Interrupt::default()).unwrap();
+    let pid = child.pid().unwrap();
+    process::signal_process(pid, Signal::SIGABRT);
+    back(pid);
+    assert_eq!(child.status().ended_alone, 2);
 }
 
 #[test]

@@ -112,7 +112,14 @@ impl Folder {
 /// however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closed alone, it would be held by every process that is just being started, until that has closed it, too.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -121,7 +128,7 @@ impl Lock {
         fs::create_dir_all(folder.run())?;
         let file = File::options().create(true).append(true).open(folder.lock_file())?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error).context("lock the state folder"),
         }

@@ -195,6 +195,7 @@ impl Installed {
     }
 
     fn initialise(&self, data: &Path, interrupt: &Interrupt) -> Result<()> {
+        fs::create_dir_all(data)?;
         match self.engine {
             Engine::MariaDb => {
                 let script = match &self.root {
@@ -206,16 +207,15 @@ impl Installed {
                 if let Some(root) = &self.root {
                     command.arg(format!("--basedir={}", root.join("usr").display()));
                 }
-                command.arg(format!("--datadir={}", data.display()));
+                command.args(at(data));
                 // By force: the host need not know its own name.
                 command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--force"]);
                 interrupt.run(command.args(as_root()))?;
             }
             Engine::MySql => {
-                fs::create_dir_all(data)?;
                 let mut command = self.server.command();
                 command.arg("--no-defaults").args(self.folders()).arg("--initialize-insecure");
-                interrupt.run(command.arg(format!("--datadir={}", data.display())).args(as_root()))?;
+                interrupt.run(command.args(at(data)).args(as_root()))?;
             }
         }
         Ok(())
@@ -245,8 +245,8 @@ impl Installed {
         let data = folder.data().join(&name);
         let mut arguments = vec!["--no-defaults".to_owned()];
         arguments.extend(self.folders());
+        arguments.extend(at(&data));
         arguments.extend([
-            format!("--datadir={}", data.display()),
             format!("--port={port}"),
             format!("--init-file={}", init_file(folder, &name).display()),
         ]);
@@ -277,6 +277,12 @@ impl Installed {
             patience: Duration::from_secs(90),
         }
     }
+}
+
+/// Where a server's data lie, its temporary tables among them: of what lies in a folder that it shares with others, it
+/// removes theirs, too, when it starts.
+fn at(data: &Path) -> [String; 2] {
+    ["datadir", "tmpdir"].map(|what| format!("--{what}={}", data.display()))
 }
 
 /// Both servers refuse to run as root unless told to.

@@ -122,6 +122,7 @@ pub(super) async fn run(consul: Weak<Inner>, service: String, sender: Sender<Arc
                 });
             }
             Err(error) => {
+                metrics::counter!("firstcome_discovery_failures_total").increment(1);
                 if !away {
                     tracing::warn!(service, error = %Causes(&error), "can't watch; the last known instances stay");
                 }

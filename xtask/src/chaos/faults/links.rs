@@ -30,5 +30,6 @@ pub(crate) fn cut(site: &mut Site<'_>) -> Result<()> {
     }
     site.lift()?;
     let broken = broken() - before;
-    site.sign(&format!("{broken} links were cut"), |_| broken > 0)
+    site.sign(&format!("{broken} links were cut"), |_| broken > 0)?;
+    site.counter_sign("gateway", "firstcome_discovery_failures_total")
 }

@@ -102,6 +102,15 @@ impl Lost {
             login(&site.stage.client, &site.stage.gateway, &winner.email, PASSWORD)
                 .is_err_and(|error| format!("{error:#}").contains("answered 401"))
         })?;
+        let token = site.stage.admin_token()?;
+        site.promise("the lost coupon is in no list and can't be changed", PATIENCE, |site| {
+            // The newest come first.
+            let list = site.stage.client.get(&format!("{}/coupons", site.stage.gateway)).ok()?;
+            let listed = list.body["items"].as_array()?;
+            let answer = site.stage.client.patch(&url, &token, &json!({"quantity": STOCK + 1})).ok()?;
+            let none = listed.iter().all(|listed| listed["couponId"].as_u64() != Some(*coupon));
+            (none && answer.status == 404).then_some(())
+        })?;
         // The log has the definition and who won.
         site.promise("its winner has the same receipt", PATIENCE, |site| {
             winner.claim(site, *coupon).ok().filter(|again| again == receipt)

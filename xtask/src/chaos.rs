@@ -4,6 +4,7 @@
 //! Servers are reached through proxies alone, so that links can be broken as well as processes. It fails if a promise
 //! was broken, if a check did not find what was broken by hand, or if a fault could not be made to count.
 
+mod bounds;
 mod check;
 mod control;
 mod crowd;

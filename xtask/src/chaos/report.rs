@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::bounds::{self, Bound};
 use super::guards::Removal;
 use super::results::Results;
 use super::summary::{Pooled, Summary};
@@ -84,11 +85,9 @@ fn answers(summaries: &[Summary]) -> Sheet {
         "slowest ms",
     ];
     let row = |it: &Summary| {
-        let of = |name: &str| it.answers.get(name).copied().unwrap_or(0);
         let mut row = vec![it.scenario.clone(), it.claims.to_string()];
-        row.extend(COLUMNS.map(|name| of(name).to_string()));
-        let shown: u64 = COLUMNS.iter().map(|name| of(name)).sum();
-        row.push((it.claims - shown).to_string());
+        row.extend(COLUMNS.map(|name| it.answered(&[name]).to_string()));
+        row.push((it.claims - it.answered(&COLUMNS)).to_string());
         row.push(it.promises.unknown_became_rows.to_string());
         let times = [it.gap_median_ms, it.gap_max_ms, it.resumed_max_ms];
         row.extend(times.map(some));
@@ -96,6 +95,22 @@ fn answers(summaries: &[Summary]) -> Sheet {
         row
     };
     Sheet { header, rows: summaries.iter().map(row).collect() }
+}
+
+/// What clients noticed, where there is a bound for it.
+fn bounds(summaries: &[Summary]) -> Sheet {
+    let header = vec!["scenario", "what clients notice", "is", "at most", "kept"];
+    let row = |bound: &Bound| {
+        let summary = summaries.iter().find(|it| it.scenario == bound.scenario)?;
+        let is = bound.figure(summary)?;
+        let shown = |figure: f64| format!("{figure} {}", bound.unit).trim().to_owned();
+        // Up, so that rounding hides no breach.
+        let rounded = (is * 100.0).ceil() / 100.0;
+        let kept = if is <= bound.at_most { "yes" } else { "NO" };
+        let cells = [bound.scenario, bound.what, &shown(rounded), &shown(bound.at_most), kept];
+        Some(cells.map(str::to_owned).to_vec())
+    };
+    Sheet { header, rows: bounds::ALL.iter().filter_map(row).collect() }
 }
 
 /// Guards that were taken out of the services.
@@ -152,9 +167,9 @@ fn controls(results: &Results) -> String {
     format!("Negative controls: {found} of {} faults found ({}).", what.len(), what.join("; "))
 }
 
-fn sheets(results: &Results) -> [Sheet; 3] {
+fn sheets(results: &Results) -> [Sheet; 4] {
     let summaries = results.summaries();
-    [promises(&summaries), answers(&summaries), guards(results)]
+    [promises(&summaries), answers(&summaries), bounds(&summaries), guards(results)]
 }
 
 /// For a terminal.
@@ -173,7 +188,7 @@ pub(crate) fn tables(results: &Results) -> String {
 /// For the documentation.
 fn markdown(results: &Results) -> String {
     let setup = &results.setup;
-    let [promises, answers, guards] = sheets(results).map(|sheet| {
+    let [promises, answers, bounds, guards] = sheets(results).map(|sheet| {
         if sheet.rows.is_empty() {
             return String::new();
         }
@@ -192,7 +207,7 @@ fn markdown(results: &Results) -> String {
         text
     });
     format!(
-        "{}, commit {}, {} build, {}, seed {}, {} claims a second, {}\n\n{promises}\n{answers}\n{}\n\n{}\n\n{guards}",
+        "{}, commit {}, {} build, {}, seed {}, {} claims a second, {}\n\n{promises}\n{answers}\n{bounds}\n{}\n\n{}\n\n{guards}",
         results.begun,
         short(&setup.commit),
         setup.profile,
@@ -270,7 +285,18 @@ mod tests {
         assert!(text.contains("Negative controls: 1 of 1 faults found (a row is deleted)."), "{text}");
         assert!(text.contains("\n| without-x | x is left out | y dies | 2 | 12 | lost: 3 |\n"), "{text}");
         assert!(text.ends_with("\n| without-x | x is left out | y dies | none of 2 | – | – |\n"), "{text}");
+        assert!(!text.contains("what clients notice"), "{text}");
         assert!(tables(&results()).contains("coupon-closed") && tables(&results()).contains("without-x"));
+    }
+
+    #[test]
+    fn what_clients_noticed_stands_beside_its_bound() {
+        let mut results = results();
+        let round = Round { slowest_ms: Some(2_501), resumed_ms: Some(999), ..round("kafka-stop", 1) };
+        results.rounds.push(round);
+        let text = markdown(&results);
+        assert!(text.contains("\n| kafka-stop | slowest answer | 2501 ms | 2500 ms | NO |\n"), "{text}");
+        assert!(text.contains("\n| kafka-stop | claims resume after | 999 ms | 1000 ms | yes |\n"), "{text}");
     }
 
     #[test]

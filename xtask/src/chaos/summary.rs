@@ -64,6 +64,11 @@ impl Summary {
             round_breaks_at_most: upper_bound(broken, trials),
         }
     }
+
+    /// Claims with one of these answers.
+    pub(crate) fn answered(&self, names: &[&str]) -> u64 {
+        names.iter().filter_map(|name| self.answers.get(*name)).sum()
+    }
 }
 
 /// What all rounds together bound, each with its trials and hits.

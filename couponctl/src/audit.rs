@@ -60,9 +60,10 @@ It ends with 0 if everything that could be judged is right, else with 1; what ca
 /// Check that every promise was kept: log, rows, Redis, API and the load's record against each other
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["coupon", "all"]))]
 pub(crate) struct Args {
     /// The coupon to check
-    #[arg(long, value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long, value_name = "ID")]
     coupon: Option<u64>,
     /// Every coupon of the database and of the log
     #[arg(long)]
@@ -93,13 +94,13 @@ pub(crate) struct Args {
     dead_letters_expected: u64,
     /// How much earlier than it could be read a record may be stamped: what the broker takes for it, and the
     /// difference of the clocks of brokers and load where they are not on one machine
-    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = crate::clock::duration)]
     clock_tolerance: Duration,
     /// How long to wait for consumers, write-back and Redis to be level
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::clock::duration)]
     wait: Duration,
     /// Without Kafka: rows that rested so long are taken as all
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::clock::duration)]
     rest: Duration,
     /// Token file of winners who ask again [default: short tokens signed with the stack's key]
     #[arg(long, value_name = "FILE")]

@@ -18,6 +18,12 @@ pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// An argument such as `1m 30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = |error| format!("{error}: a time is a number and a unit, such as 50ms, 20s or 5m");
+    humantime::parse_duration(text).map_err(wrong)
+}
+
 /// Unix milliseconds of a time of RFC 3339 in UTC.
 pub(crate) fn parse(text: &str) -> Option<u64> {
     let at = humantime::parse_rfc3339(text).ok()?;

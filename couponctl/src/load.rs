@@ -71,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     tokens: PathBuf,
     /// Open arrivals: all users, evenly over this time
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "rate")]
+    #[arg(long, value_name = "TIME", value_parser = crate::clock::duration, conflicts_with = "rate")]
     ramp: Option<Duration>,
     /// How many users of the file [default: all]
     #[arg(long, value_name = "N", conflicts_with_all = ["rate", "requests"])]
@@ -83,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     burst: u64,
     /// How long to send (--rate, or the closed loop)
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "ramp")]
+    #[arg(long, value_name = "TIME", value_parser = crate::clock::duration, conflicts_with = "ramp")]
     duration: Option<Duration>,
     /// Connections: of the closed loop [64], or at most with open arrivals [512]
     #[arg(long, value_name = "N")]
@@ -112,13 +112,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "coupon")]
     answers: Option<PathBuf>,
     /// Ask the status API for up to this long what became of claims answered PENDING
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "coupon")]
+    #[arg(long, value_name = "TIME", value_parser = crate::clock::duration, requires = "coupon")]
     follow_pending: Option<Duration>,
     /// An answer that takes longer counts as unknown
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::clock::duration)]
     timeout: Duration,
     /// The run ends after this long in any case
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = crate::clock::duration)]
     max_time: Duration,
     /// Sending threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -148,6 +148,10 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         println!("{}", report.table());
+    }
+    if let Some(code) = report.refused_alike() {
+        eprintln!("error: every claim was refused with {code}: look at --coupon and at the token file");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(if report.answered() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -17,6 +17,7 @@ pub(crate) struct MysqlArgs {
     /// MySQL, instead of the stack's own: mysql://USER@HOST:PORT (a password better by file)
     #[arg(long, value_name = "URL", env = "COUPONCTL_MYSQL", hide_env_values = true)]
     mysql: Option<String>,
+    /// File with the password of --mysql
     #[arg(long, value_name = "FILE")]
     mysql_password_file: Option<PathBuf>,
 }

@@ -55,15 +55,17 @@ pub(crate) struct Args {
     #[arg(long = "role", value_name = "ROLE", default_value = "USER")]
     roles: Vec<String>,
     /// How long the tokens are good
-    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1h", value_parser = crate::clock::duration)]
     ttl: Duration,
     #[command(flatten)]
     state: StateArgs,
     /// Ed25519 signing key, PKCS#8 PEM, instead of the stack's own
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Who signs, as the gateway knows it: its `jwt.issuer`; with --key
     #[arg(long, value_name = "ISS")]
     issuer: Option<String>,
+    /// For whom, as the gateway knows it: its `jwt.audience`; with --key
     #[arg(long, value_name = "AUD")]
     audience: Option<String>,
     #[command(flatten)]

@@ -194,10 +194,15 @@ fn run(
             let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
             let Some(artifact) = Artifact::in_message(&message) else { continue };
             seen.insert(message["package_id"].as_str().unwrap_or_default().to_owned());
-            if message["fresh"] != true {
-                step.say(&format!("{} of about {total} crates: {}", seen.len(), artifact.name));
+            let crates = u64::try_from(seen.len())?;
+            if crates >= total {
+                step.say(
+                    "all crates are compiled; programs are optimized and linked, which takes some minutes",
+                );
+            } else if message["fresh"] != true {
+                step.say(&format!("{crates} of about {total} crates: {}", artifact.name));
             }
-            step.position(u64::try_from(seen.len())?);
+            step.position(crates);
             match artifact.executable {
                 Some(path) if artifact.test => built.tests.push((artifact.package, path)),
                 Some(path) => {

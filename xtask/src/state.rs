@@ -33,6 +33,12 @@ impl Folder {
         Ok(())
     }
 
+    /// Made by this tool, and not the home of something else: it may be removed.
+    pub(crate) fn is_ours(&self) -> bool {
+        let created = [self.logs(), self.data(), self.secrets()].iter().all(|folder| folder.is_dir());
+        self.ports_file().exists() || self.state_file().exists() || (created && self.lock_file().is_file())
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -89,12 +89,18 @@ fn trace_id() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(crate) fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
+/// In a line: what the run is doing, and who is not ready though the others are.
+pub(crate) fn summary(state: &State) -> String {
+    let servers = state.servers.iter().map(|it| (&it.name, &it.process));
+    let services = state.services.iter().map(|it| (&it.instance, &it.process));
+    let missing = servers.chain(services).filter(|(_, process)| !process.ready);
+    let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
+    match state.phase {
+        Phase::Starting => "starting".to_owned(),
+        Phase::Ready if missing.is_empty() => "ready".to_owned(),
+        Phase::Ready => format!("not ready: {}; see `cargo xtask logs {}`", missing.join(", "), missing[0]),
+        Phase::Stopping => "stopping".to_owned(),
+        Phase::Stopped => "stopped".to_owned(),
     }
 }
 

@@ -238,7 +238,7 @@ pub(crate) fn status(folder: &Folder, json: bool) -> Result<ExitCode> {
     } else {
         let coupon = running.then(|| first_coupon::known(folder)).flatten();
         println!("{}\n{}", table::processes(&state), table::addresses(&state, coupon));
-        println!("{}", table::phase(state.phase));
+        println!("{}", table::summary(&state));
     }
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -289,9 +289,10 @@ fn end_supervisor(folder: &Folder, patience: Duration, progress: &Progress) -> R
 }
 
 pub(crate) fn reset(folder: &Folder) -> Result<ExitCode> {
+    let ours = folder.is_ours();
     down(folder)?;
     if folder.root().is_dir() {
-        if !folder.ports_file().exists() && !folder.state_file().exists() {
+        if !ours {
             bail!("{} was not made by `cargo xtask up`: not removed", folder.root().display());
         }
         fs::remove_dir_all(folder.root()).with_context(|| format!("remove {}", folder.root().display()))?;

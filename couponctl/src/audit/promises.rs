@@ -87,7 +87,7 @@ impl Promises<'_> {
             if asked.is_empty() {
                 others += 1;
                 if !partial {
-                    offenders.push(Offender::user(user, "has a row, but never asked"));
+                    offenders.push(Offender::user(user, "has a row, but never asked by the record (claims from elsewhere are let pass with --partial)"));
                 }
             } else if !has_receipt(asked) && !asked.iter().any(|attempt| attempt.heard.is_open()) {
                 let problem = format!("has a row, but all {} attempts were refused", asked.len());

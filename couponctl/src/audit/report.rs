@@ -86,6 +86,11 @@ impl Report {
             grouped(self.unexplained),
             conclusion(self.ok),
         );
+        if self.attempts == 0 {
+            println!(
+                "no answers were compared: `load --answers FILE` records them, `audit --answers FILE` reads them"
+            );
+        }
     }
 }
 

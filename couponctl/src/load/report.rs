@@ -102,6 +102,12 @@ impl Report {
         self.requests > self.errors + self.unknown
     }
 
+    /// The code, where everybody was refused with it: it says nothing of the coupon's stock.
+    pub(crate) fn refused_alike(&self) -> Option<&str> {
+        let (code, count) = self.refused.iter().next()?;
+        (*count == self.requests).then_some(code)
+    }
+
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["requests", &grouped(self.requests)]);

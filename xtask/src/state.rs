@@ -265,12 +265,25 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn state() -> State {
+    #[test]
+    fn a_folder_of_something_else_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new(folder.path()).unwrap();
+        assert!(!folder.is_ours());
+        fs::create_dir_all(folder.run()).unwrap();
+        fs::write(folder.lock_file(), "").unwrap();
+        assert!(!folder.is_ours(), "others have run/lock, too");
+        // A start that failed early has left no more.
+        folder.create().unwrap();
+        assert!(folder.is_ours());
+    }
+
+    pub(crate) fn state() -> State {
         let process = ProcessState {
             pid: Some(7),
             log: "/run/logs/gateway.log".into(),

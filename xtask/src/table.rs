@@ -107,6 +107,15 @@ pub(crate) fn summary(state: &State) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::tests::state;
+
+    #[test]
+    fn who_is_not_ready_is_named() {
+        let mut state = state();
+        assert_eq!(summary(&state), "ready");
+        state.services[0].process.ready = false;
+        assert_eq!(summary(&state), "not ready: gateway; see `cargo xtask logs gateway`");
+    }
 
     #[test]
     fn lines_can_be_copied() {

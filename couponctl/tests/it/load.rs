@@ -98,8 +98,24 @@ fn a_closed_loop_uses_each_token_once_and_noop_reuses_them() {
 
     let output = couponctl(&[&base, ["--coupon", &coupon, "--requests", "1001"].as_slice()].concat());
     assert!(String::from_utf8_lossy(&output.stderr).contains("used once"), "{output:?}");
-    let report = json(&[&base, ["--path", "/nowhere", "--requests", "5"].as_slice()].concat());
+}
+
+#[test]
+fn a_load_that_was_refused_as_a_whole_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = tokens(folder.path(), 10);
+    let shop = Shop::open(Shelf { coupon: COUPON, stock: 1, ..Shelf::default() });
+    let (url, coupon) = (shop.url(), COUPON.to_string());
+    let base = ["load", "--gateway", &url, "--tokens", text(&csv), "--json", "--requests", "5"];
+    let output = couponctl(&[&base, ["--path", "/nowhere"].as_slice()].concat());
+    assert!(!output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["refused"]["HTTP_404"], 5);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("every claim was refused with HTTP_404: look at --coupon"), "{told}");
+    // Sold out is no refusal.
+    let output = couponctl(&[&base, ["--coupon", &coupon].as_slice()].concat());
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Promises<'_> {
             if asked.is_empty() {
                 others += 1;
                 if !partial {
-                    offenders.push(Offender::user(user, "has a row, but never asked by the record (claims from elsewhere are let pass with --partial)"));
+                    let problem = "has a row, but never asked (--partial lets claims from elsewhere pass)";
+                    offenders.push(Offender::user(user, problem));
                 }
             } else if !has_receipt(asked) && !asked.iter().any(|attempt| attempt.heard.is_open()) {
                 let problem = format!("has a row, but all {} attempts were refused", asked.len());

@@ -121,6 +121,8 @@ mod armed {
                 let Ok(text) = std::fs::read_to_string(file) else { continue };
                 // Half written, as long as it can't be read.
                 if let Some(armed) = parse(&text) {
+                    // Who takes an order back believes that it is when the file is gone.
+                    ARMED.store(0, Ordering::Relaxed);
                     let _ = std::fs::remove_file(file);
                     ARMED.store(armed, Ordering::Relaxed);
                 }

@@ -122,7 +122,8 @@ impl<'a> Site<'a> {
     /// Waits for the moment, and then until a claim has reached this point in that instance: it is dead or stands still.
     pub(crate) fn at(&mut self, instance: &Arc<Child>, point: &str, action: &str, claims: u32) -> Result<()> {
         self.moment()?;
-        let armed = Armed::new(self.stage, instance, point, action, claims)?;
+        let file = self.stage.stack.folder.failpoint(&instance.spec.name);
+        let armed = Armed::new(file, instance, point, action, claims)?;
         let what = format!("{} has reached {point}", instance.spec.name);
         self.struck = Some(self.wait_for(&what, REACHED_WITHIN, |_| armed.reached())?);
         self.signs.push((what, true));

@@ -41,14 +41,14 @@ pub(crate) fn shell(
 }
 
 /// A supervisor in a folder of its own, and what it reports.
-struct Supervised {
+pub(crate) struct Supervised {
     folder: tempfile::TempDir,
     supervisor: Arc<Supervisor>,
     said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Supervised {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::new(temporary.path()).unwrap();
         folder.create().unwrap();
@@ -62,9 +62,17 @@ impl Supervised {
         shell(self.folder.path(), name, script, ready)
     }
 
-    /// A child that runs and is ready.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn steady(&self) -> Arc<Child> {
-        let child = self.supervisor.start(self.shell("steady", "exec sleep 60", || true));
+        self.started("steady", "exec sleep 60")
+    }
+
+    /// A child that runs and is ready.
+    pub(crate) fn started(&self, name: &str, script: &str) -> Arc<Child> {
+        let child = self.supervisor.start(self.shell(name, script, || true));
         self.supervisor.wait_ready(std::slice::from_ref(&child), &Interrupt::default()).unwrap();
         child
     }
@@ -80,7 +88,7 @@ impl Drop for Supervised {
     }
 }
 
-fn until(mut done: impl FnMut() -> bool) {
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(10), "not within ten seconds");

@@ -80,7 +80,7 @@ impl Drop for Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::tests::{Supervised, until};
+    use crate::supervisor::tests::Supervised;
 
     /// What a process that is told to disarm does instead, and how often it is then said to have ended by itself.
     fn told_to_disarm(script: &str) -> u32 {
@@ -89,7 +89,7 @@ mod tests {
         let child = run.started("armed", &script);
         let pid = child.pid().unwrap();
         drop(Armed::new(run.path().join("point"), &child, "after-ack", "kill", 1).unwrap());
-        until(|| child.status().pid.is_some_and(|now| now != pid));
+        child.wait_gone(pid).unwrap();
         child.status().ended_alone
     }
 

@@ -88,7 +88,7 @@ impl Drop for Supervised {
     }
 }
 
-pub(crate) fn until(mut done: impl FnMut() -> bool) {
+fn until(mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(10), "not within ten seconds");

@@ -41,8 +41,8 @@ struct Minted {
 }
 
 impl Verified {
-    pub fn new(user: u64, roles: Vec<String>, valid_until_ms: u64) -> Self {
-        Self { identity: Identity { user, roles }, valid_until_ms, minted: Mutex::default() }
+    pub fn new(identity: Identity, valid_until_ms: u64) -> Self {
+        Self { identity, valid_until_ms, minted: Mutex::default() }
     }
 
     pub fn user(&self) -> u64 {
@@ -122,7 +122,8 @@ impl Authenticator {
         let valid_until_ms = self.rules.valid_until_ms(&claims);
         // The role of the services themselves is no user's to have, whoever issued the token.
         let roles = claims.roles.into_iter().filter(|role| role != SERVICE).collect();
-        let verified = Arc::new(Verified::new(user, roles, valid_until_ms));
+        let identity = Identity { user, roles, session: claims.sid };
+        let verified = Arc::new(Verified::new(identity, valid_until_ms));
         self.cache.insert(hash, Arc::clone(&verified), now_ms);
         Ok(verified)
     }

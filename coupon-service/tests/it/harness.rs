@@ -102,7 +102,7 @@ impl Service {
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, role: &str, body: Option<&Value>) -> Answer {
-        let identity = Identity { user: 7, roles: vec![role.to_owned()] };
+        let identity = Identity { user: 7, roles: vec![role.to_owned()], session: None };
         let identity = IdentitySigner::new(&self.settings.identity).sign(&identity);
         let request = Request::builder().method(method).uri(path).header(HEADER, identity);
         let request = request.header("content-type", "application/json");

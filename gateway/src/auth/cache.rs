@@ -108,10 +108,12 @@ impl Hasher for AlreadyHashed {
 
 #[cfg(test)]
 mod tests {
+    use platform::identity::Identity;
+
     use super::*;
 
     fn verified(valid_until_ms: u64) -> Arc<Verified> {
-        Arc::new(Verified::new(7, Vec::new(), valid_until_ms))
+        Arc::new(Verified::new(Identity { user: 7, ..Identity::default() }, valid_until_ms))
     }
 
     #[test]

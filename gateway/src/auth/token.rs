@@ -36,6 +36,9 @@ pub struct Claims {
     nbf: Option<u64>,
     #[serde(default)]
     pub roles: Vec<String>,
+    /// The login that the token descends from; tokens of other issuers may lack it.
+    #[serde(default)]
+    pub sid: Option<String>,
 }
 
 #[derive(Debug)]

@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn only_users_hold_coupons() {
-        let caller = |user| user_id(&Identity { user, roles: Vec::new() });
+        let caller = |user| user_id(&Identity { user, ..Identity::default() });
         for id in [1, MAX_ID] {
             assert_eq!(caller(id).unwrap(), UserId(id));
         }

@@ -85,7 +85,7 @@ impl Service {
 }
 
 fn customer(user: UserId) -> Identity {
-    Identity { user: user.0, roles: vec!["USER".into()] }
+    Identity { user: user.0, roles: vec!["USER".into()], session: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,9 @@
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 use crate::config::Secret;
 
@@ -14,7 +18,7 @@ fn headers(value: HeaderValue) -> HeaderMap {
 }
 
 fn user() -> Identity {
-    Identity { user: 42, roles: vec!["USER".to_owned()] }
+    Identity { user: 42, roles: vec!["USER".to_owned()], session: None }
 }
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -30,6 +34,30 @@ fn what_was_signed_is_believed_for_a_minute() {
     assert!(verifier.verify(&headers).is_ok(), "clocks may be 5 s apart");
     clock.advance(Duration::from_secs(1));
     assert_eq!(verifier.verify(&headers).unwrap_err().code(), "UNAUTHENTICATED");
+}
+
+#[test]
+fn the_session_travels_along() {
+    let signer = IdentitySigner::new(&settings(SECRET));
+    let verifier = IdentityVerifier::new(&settings(SECRET));
+    let with_session = Identity { session: Some("6f1d4b2c".to_owned()), ..user() };
+    assert_eq!(verifier.verify(&headers(signer.sign(&with_session))).unwrap(), with_session);
+    assert_eq!(verifier.verify(&headers(signer.sign(&user()))).unwrap().session, None);
+}
+
+#[tokio::test]
+async fn who_may_be_nobody_must_not_be_forged() {
+    let verifier = IdentityVerifier::new(&settings(SECRET));
+    let caller = async |headers: HeaderMap| {
+        let mut request = http::Request::new(());
+        *request.headers_mut() = headers;
+        let (mut parts, ()) = request.into_parts();
+        <Caller as OptionalFromRequestParts<IdentityVerifier>>::from_request_parts(&mut parts, &verifier).await
+    };
+    assert_eq!(caller(HeaderMap::new()).await.unwrap(), None);
+    let signer = IdentitySigner::new(&settings(SECRET));
+    assert_eq!(caller(headers(signer.sign(&user()))).await.unwrap(), Some(Caller(user())));
+    assert!(caller(headers(HeaderValue::from_static("forged"))).await.is_err());
 }
 
 #[test]

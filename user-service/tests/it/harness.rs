@@ -85,7 +85,7 @@ impl Service {
 
     /// Who I am, as the gateway would ask for `user`.
     pub(crate) async fn me(&self, user: u64) -> Answer {
-        let identity = self.signer.sign(&Identity { user, roles: vec!["USER".to_owned()] });
+        let identity = self.signer.sign(&Identity { user, roles: vec!["USER".to_owned()], session: None });
         self.send(Request::get("/users/me").header(HEADER, identity).body(Body::empty()).unwrap()).await
     }
 

@@ -38,6 +38,7 @@ async fn a_valid_token_becomes_a_signed_identity_and_goes_no_further() {
     assert_eq!(answer.status, 200);
     let identity = identity_seen(&setting, &answer);
     assert_eq!((identity.user, identity.roles), (7, vec!["USER".to_owned()]));
+    assert_eq!(identity.session.as_deref(), Some("s"), "the login, so that it can be ended");
     assert!(answer.json()["headers"].get("authorization").is_none());
 }
 

@@ -10,6 +10,5 @@ umask 022
 for name in mysql mysql-root redis identity mac admin-token admin-password; do
     [ -s "secrets/$name" ] || openssl rand -hex 32 | tr -d '\n' > "secrets/$name"
 done
-[ -s secrets/jwt-ed25519.pem ] || openssl genpkey -algorithm ED25519 -out secrets/jwt-ed25519.pem
 chmod 644 secrets/*
 echo "secrets are in $(pwd)/secrets; the first administrator's password is in secrets/admin-password"

@@ -1,4 +1,5 @@
-//! The operator's tool: signs token files, makes load, audits what was promised, looks at the log and its dead letters.
+//! The operator's tool: signs token files, makes load, audits what was promised, looks at the log and its dead letters,
+//! rotates keys.
 //!
 //! It stands alone: what it checks, it decodes by itself, so that an error in the services cannot hide itself
 //! in code that both share.
@@ -11,6 +12,7 @@ mod dlt;
 mod ids;
 mod index;
 mod kafka;
+mod keys;
 mod ledger;
 mod load;
 mod replay;
@@ -34,13 +36,15 @@ Examples:
   couponctl ledger show
   couponctl ledger verify
   couponctl dlt list
+  # the keys that sign access tokens
+  couponctl keys show
   # for scripts, and against the run in another folder
   couponctl audit --all --replay --state /tmp/second --json
 
 Each command has more. Addresses, keys and secrets come from the state folder of the running stack: --state, else \
 FIRSTCOME_STATE, else target/firstcome below the working folder. Without one, options name all that is needed.";
 
-/// The operator's tool of Firstcome: token files, load, audit, the log and its dead letters.
+/// The operator's tool of Firstcome: token files, load, audit, the log and its dead letters, keys.
 #[derive(Debug, Parser)]
 #[command(name = "couponctl", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -58,6 +62,7 @@ enum Command {
     Audit(Box<audit::Args>),
     Ledger(ledger::Args),
     Dlt(dlt::Args),
+    Keys(keys::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(&args, cli.json),
         Command::Ledger(args) => ledger::run(&args, cli.json),
         Command::Dlt(args) => dlt::run(&args, cli.json),
+        Command::Keys(args) => keys::run(&args, cli.json),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", console::style("couponctl:").red().bold().for_stderr());

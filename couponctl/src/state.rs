@@ -20,7 +20,7 @@ pub(crate) struct State {
     pub(crate) mysql: Option<Mysql>,
     pub(crate) redis: Option<Redis>,
     pub(crate) kafka: Option<Kafka>,
-    pub(crate) signing_key_file: Option<PathBuf>,
+    pub(crate) key_store: Option<PathBuf>,
     pub(crate) jwt: Option<Jwt>,
 }
 
@@ -90,7 +90,7 @@ impl State {
         // Paths in the file may be relative to it.
         let base = file.parent().unwrap_or(Path::new(""));
         let paths = [
-            state.signing_key_file.as_mut(),
+            state.key_store.as_mut(),
             state.mysql.as_mut().and_then(|m| m.password_file.as_mut()),
             state.redis.as_mut().and_then(|r| r.password_file.as_mut()),
         ];
@@ -124,12 +124,12 @@ mod tests {
             "mysql":{"host":"127.0.0.1","port":3306,"username":"firstcome","passwordFile":"secrets/mysql"},
             "redis":{"sentinels":["127.0.0.1:26379"],"master":"firstcome","passwordFile":"/x/redis"},
             "kafka":{"bootstrapServers":"127.0.0.1:9092","topic":"coupon.issued"},
-            "signingKeyFile":"secrets/jwt.pem","jwt":{"issuer":"i","audience":"a"}}"#;
+            "keyStore":"secrets/keys.json","jwt":{"issuer":"i","audience":"a"}}"#;
         let state = State::parse(text, Path::new("/run/s/state.json")).unwrap();
         assert_eq!(state.gateway.as_deref(), Some("http://127.0.0.1:8080"));
         assert_eq!(state.mysql.unwrap().password_file.unwrap(), Path::new("/run/s/secrets/mysql"));
         assert_eq!(state.redis.unwrap().password_file.unwrap(), Path::new("/x/redis"));
-        assert_eq!(state.signing_key_file.unwrap(), Path::new("/run/s/secrets/jwt.pem"));
+        assert_eq!(state.key_store.unwrap(), Path::new("/run/s/secrets/keys.json"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ Examples:
   # everybody who has an account
   couponctl tokens --existing --out tokens.csv
   # without a running stack
-  couponctl tokens --count 1000000 --key jwt-ed25519.pem --issuer firstcome \\
+  couponctl tokens --count 1000000 --key token-keys.json --issuer firstcome \\
       --audience firstcome --out tokens.csv";
 
 /// Sign access tokens for many users into a CSV that every load tool reads
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     ttl: Duration,
     #[command(flatten)]
     state: StateArgs,
-    /// Ed25519 signing key, PKCS#8 PEM, instead of the stack's own
+    /// Key store, or a single Ed25519 key in PKCS#8 PEM, instead of the stack's own
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Who signs, as the gateway knows it: its `jwt.issuer`; with --key
@@ -135,7 +135,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
 /// The signer of a key file, or of the running stack.
 fn signer(args: &Args, state: &State) -> Result<Signer> {
     let jwt = state.jwt.as_ref();
-    let key = args.key.as_ref().or(state.signing_key_file.as_ref());
+    let key = args.key.as_ref().or(state.key_store.as_ref());
     let key = key.context("no signing key: give --key, or --state with a running stack's folder")?;
     let issuer = args.issuer.as_ref().or(jwt.map(|jwt| &jwt.issuer)).context("--key needs --issuer")?;
     let audience =
@@ -145,7 +145,7 @@ fn signer(args: &Args, state: &State) -> Result<Signer> {
 
 /// A signer of short-lived tokens with the running stack's key, for the audit's own questions.
 pub(crate) fn stack_signer(state: &State, ttl: Duration) -> Result<Option<Signer>> {
-    let (Some(key), Some(jwt)) = (&state.signing_key_file, &state.jwt) else { return Ok(None) };
+    let (Some(key), Some(jwt)) = (&state.key_store, &state.jwt) else { return Ok(None) };
     let roles = ["USER".to_owned()];
     Signer::open(key, &Claims { issuer: &jwt.issuer, audience: &jwt.audience, roles: &roles, ttl }).map(Some)
 }

@@ -18,7 +18,7 @@ pub struct Stack {
     pub servers: Vec<Server>,
     pub mysql: Mysql,
     pub redis: Redis,
-    pub signing_key_file: PathBuf,
+    pub key_store: PathBuf,
     pub couponctl: PathBuf,
     pub jwt: Jwt,
     trace_ui: Option<String>,

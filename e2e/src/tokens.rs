@@ -27,15 +27,20 @@ pub struct Minter {
 }
 
 impl Minter {
-    /// With the key of the run.
+    /// With the key of the run that signs.
     ///
     /// # Panics
-    /// When that is no Ed25519 key.
+    /// When there is none.
     pub fn of(stack: &Stack) -> Self {
-        let pem = Stack::secret(&stack.signing_key_file);
-        let key = EncodingKey::from_ed_pem(pem.as_bytes())
-            .unwrap_or_else(|_| panic!("the run's key is no Ed25519"));
-        Self::new(key, stack)
+        let store: Value = serde_json::from_str(&Stack::secret(&stack.key_store))
+            .unwrap_or_else(|_| panic!("the run's key store is no JSON"));
+        let keys = store["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let signing = keys.iter().find(|key| key["status"] == "signing");
+        let seed = signing.and_then(|key| URL_SAFE_NO_PAD.decode(key["d"].as_str()?).ok());
+        let pair = seed.and_then(|seed| Ed25519KeyPair::from_seed_unchecked(&seed).ok());
+        let document = pair.and_then(|pair| pair.to_pkcs8v1().ok());
+        let document = document.unwrap_or_else(|| panic!("no Ed25519 key signs in the run's key store"));
+        Self::new(EncodingKey::from_ed_der(document.as_ref()), stack)
     }
 
     /// With a key that nobody knows.

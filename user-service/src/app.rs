@@ -12,7 +12,7 @@ use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
 
 use crate::config::UserSettings;
-use crate::keys::Keys;
+use crate::keys::{self, KeySet, Keys};
 use crate::password::Passwords;
 use crate::token::Tokens;
 use crate::{first_admin, http, sweep};
@@ -39,15 +39,20 @@ impl FromRef<AppState> for IdentityVerifier {
 }
 
 impl AppState {
-    /// Fails on a key that is none, or without randomness.
-    pub fn new(settings: &UserSettings, pool: MySqlPool, clock: Clock) -> Result<Self, BoxError> {
-        let keys = Keys::new(&settings.token)?;
+    /// Fails without randomness.
+    pub fn new(
+        settings: &UserSettings,
+        pool: MySqlPool,
+        keys: KeySet,
+        clock: Clock,
+    ) -> Result<Self, BoxError> {
+        let keys = Arc::new(Keys::new(keys));
         Ok(Self {
             pool,
             ids: Arc::new(IdGenerator::new(clock.clone())),
             passwords: Passwords::new(settings.password.slots(), settings.password.max_waiting)?,
-            tokens: Tokens::new(&settings.token, keys.current.clone(), clock.clone()),
-            keys: Arc::new(keys),
+            tokens: Tokens::new(&settings.token, keys.clone(), clock.clone()),
+            keys,
             identity: IdentityVerifier::new(&settings.identity),
             clock,
         })
@@ -65,12 +70,15 @@ pub async fn start(context: Context, settings: UserSettings) -> Result<App, BoxE
     let clock = Clock::system();
     let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, &context.lifecycle).await?;
     platform::mysql::watch_health(&pool, &context.health, &context.lifecycle);
-    let state = AppState::new(&settings, pool.clone(), clock.clone())?;
+    let key_store = settings.token.key_store.clone();
+    let state = AppState::new(&settings, pool.clone(), KeySet::open(&key_store)?, clock.clone())?;
     first_admin::ensure(&state, &settings.first_admin).await?;
     let stop = context.lifecycle.background_stop();
     context
         .lifecycle
         .spawn("memory of password hashes", state.passwords.clone().rest_when_idle(stop.clone()));
+    let health = context.health.optional_component("keys");
+    context.lifecycle.spawn("key store", keys::follow(state.keys.clone(), key_store, health, stop.clone()));
     context.lifecycle.spawn("sweep of refresh tokens", sweep::run(pool, clock, stop));
     Ok(App::new(build(state)))
 }

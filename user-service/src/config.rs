@@ -10,7 +10,7 @@ use platform::config::{
 use serde::{Deserialize, Serialize};
 
 use crate::email::Email;
-use crate::keys::SigningKey;
+use crate::keys::KeySet;
 use crate::password;
 
 /// Issuer and audience of access tokens, as the gateway expects them by default.
@@ -65,8 +65,7 @@ impl Default for TokenSettings {
             audience: ISSUER.to_owned(),
             access_ttl: ACCESS_TTL,
             refresh_ttl: REFRESH_TTL,
-            signing_key: Secret::default(),
-            next_key: Secret::default(),
+            key_store: String::new(),
         }
     }
 }
@@ -158,18 +157,13 @@ impl TokenSettings {
         if self.refresh_ttl <= self.access_ttl {
             problems.add("token.refresh-ttl", "must be longer than token.access-ttl");
         }
-        if self.signing_key.is_empty() {
+        if self.key_store.is_empty() {
             problems.add(
-                "token.signing-key",
-                "is missing: give token.signing-key-file, a PEM made with `openssl genpkey -algorithm ED25519`",
+                "token.key-store",
+                "is missing: give the path of a key store, made by `couponctl keys new --store PATH`",
             );
-        } else if let Err(error) = SigningKey::from_pem(&self.signing_key) {
-            problems.add("token.signing-key", error);
-        }
-        if !self.next_key.is_empty()
-            && let Err(error) = SigningKey::from_pem(&self.next_key)
-        {
-            problems.add("token.next-key", error);
+        } else if let Err(error) = KeySet::open(&self.key_store) {
+            problems.add("token.key-store", error);
         }
     }
 }
@@ -194,14 +188,18 @@ impl FirstAdminSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
-    use crate::keys::tests::RFC_8037_KEY;
+    use crate::keys::tests::{RFC_8037_KEY, store_of};
 
     fn problems(change: impl FnOnce(&mut UserSettings)) -> Vec<String> {
         let mut settings = UserSettings::default();
         settings.mysql.database = "firstcome_users".to_owned();
         settings.identity.secret = Secret::from("a secret of at least thirty-two bytes");
-        settings.token.signing_key = Secret::from(RFC_8037_KEY);
+        let mut store = tempfile::NamedTempFile::new().unwrap();
+        store.write_all(store_of(&[(RFC_8037_KEY, "signing")]).as_bytes()).unwrap();
+        settings.token.key_store = store.path().to_str().unwrap().to_owned();
         change(&mut settings);
         let mut problems = Problems::default();
         settings.validate(&mut problems);
@@ -219,8 +217,7 @@ mod tests {
             settings.token.issuer.clear();
             settings.token.access_ttl = Duration::from_secs(100_000);
             settings.token.refresh_ttl = Duration::from_secs(5);
-            settings.token.signing_key = Secret::from("-----BEGIN PRIVATE KEY-----hidden-1");
-            settings.token.next_key = Secret::from("hidden-2");
+            std::fs::write(&settings.token.key_store, "{\"keys\": [{\"d\": \"hidden-1\"").unwrap();
             settings.first_admin.email = "kim".to_owned();
             settings.first_admin.password = Secret::from("hidden");
         });
@@ -233,8 +230,7 @@ mod tests {
                 "token.issuer",
                 "token.access-ttl",
                 "token.refresh-ttl",
-                "token.signing-key",
-                "token.next-key",
+                "token.key-store",
                 "first-admin.email",
                 "first-admin.password",
             ]
@@ -257,9 +253,8 @@ mod tests {
     #[test]
     fn the_settings_show_no_secret() {
         let mut settings = UserSettings::default();
-        settings.token.signing_key = Secret::from(RFC_8037_KEY);
         settings.first_admin.password = Secret::from("hidden-1");
         let shown = format!("{settings:?}{}", serde_json::to_string(&settings).unwrap());
-        assert!(!shown.contains("hidden-1") && !shown.contains("PRIVATE"), "{shown}");
+        assert!(!shown.contains("hidden-1"), "{shown}");
     }
 }

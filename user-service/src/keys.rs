@@ -1,23 +1,23 @@
-//! The Ed25519 keys behind the access tokens. Invariant: a token is signed only with the current key, and every key
-//! that is configured is published, so a key is known to verifiers before its first use.
+//! The Ed25519 keys behind the access tokens. Invariants: a token is signed only with the set's signing key, and every
+//! key of the set is published, so a key is known to verifiers before its first use and after its last; a set is
+//! replaced as a whole, so nobody ever sees half of a change.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::EncodingKey;
-use platform::config::Secret;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::config::TokenSettings;
+pub use self::store::StoreError;
 
-/// A key that can't be used. Says nothing of its content.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "is not the PKCS#8 PEM of an Ed25519 private key (make one with `openssl genpkey -algorithm ED25519`)"
-)]
-pub struct KeyError;
+mod store;
+mod watch;
+
+pub use watch::follow;
 
 /// A private key and the name by which tokens refer to it.
 #[derive(Clone, Debug)]
@@ -28,11 +28,12 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    pub fn from_pem(pem: &Secret) -> Result<Self, KeyError> {
-        let encoding = EncodingKey::from_ed_pem(pem.expose().as_bytes()).map_err(|_| KeyError)?;
-        let pair = Ed25519KeyPair::from_pkcs8(encoding.as_bytes()).map_err(|_| KeyError)?;
-        let public: [u8; 32] = pair.public_key().as_ref().try_into().map_err(|_| KeyError)?;
-        Ok(Self { kid: kid(&public), encoding, public })
+    /// None if the public half is another key's.
+    fn new(kid: String, seed: &[u8], public: [u8; 32]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_and_public_key(seed, &public).ok()?;
+        debug_assert_eq!(pair.public_key().as_ref(), public);
+        let encoding = EncodingKey::from_ed_der(pair.to_pkcs8v1().ok()?.as_ref());
+        Some(Self { kid, encoding, public })
     }
 
     fn jwk(&self) -> Jwk {
@@ -47,35 +48,49 @@ impl SigningKey {
     }
 }
 
-/// The name of a public key: the first 16 hex digits of its SHA-256, so nobody has to invent or configure one.
-fn kid(public: &[u8; 32]) -> String {
-    hex::encode(&Sha256::digest(public)[..8])
-}
-
-/// The key that signs, and all that are published.
+/// All keys of one moment: the one that signs, and what is published.
 #[derive(Clone, Debug)]
-pub struct Keys {
-    pub current: SigningKey,
+pub struct KeySet {
+    pub signing: SigningKey,
+    /// Since when it signs, in unix milliseconds.
+    pub since_ms: u64,
     published: JwkSet,
 }
 
-impl Keys {
-    /// Both keys must have been validated with the settings; an error here is a second line.
-    pub fn new(settings: &TokenSettings) -> Result<Self, KeyError> {
-        let current = SigningKey::from_pem(&settings.signing_key)?;
-        let mut keys = vec![current.jwk()];
-        if !settings.next_key.is_empty() {
-            let next = SigningKey::from_pem(&settings.next_key)?;
-            if next.kid != current.kid {
-                keys.push(next.jwk());
-            }
-        }
-        Ok(Self { current, published: JwkSet { keys } })
+impl KeySet {
+    /// The set of a key store's file, read once.
+    pub fn open(path: &str) -> Result<Self, StoreError> {
+        Self::parse(&store::read(path)?)
+    }
+
+    /// The set that a key store's content describes.
+    pub fn parse(content: &[u8]) -> Result<Self, StoreError> {
+        store::parse(content)
     }
 
     #[must_use]
     pub fn published(&self) -> &JwkSet {
         &self.published
+    }
+}
+
+/// The set in force.
+#[derive(Debug)]
+pub struct Keys(ArcSwap<KeySet>);
+
+impl Keys {
+    #[must_use]
+    pub fn new(set: KeySet) -> Self {
+        Self(ArcSwap::from_pointee(set))
+    }
+
+    #[must_use]
+    pub fn current(&self) -> Arc<KeySet> {
+        self.0.load_full()
+    }
+
+    fn replace(&self, set: KeySet) {
+        self.0.store(Arc::new(set));
     }
 }
 
@@ -106,50 +121,4 @@ pub struct Jwk {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// The key pair of RFC 8037, appendix A, as OpenSSL writes it (PKCS#8 v1, without the public half).
-    pub(crate) const RFC_8037_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-        MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
-        -----END PRIVATE KEY-----\n";
-    pub(crate) const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-        MC4CAQAwBQYDK2VwBCIEIPOOaJQFHzvZuWi6YwHwR4boGmNh/2A9EjkgLPYuTR84\n\
-        -----END PRIVATE KEY-----\n";
-
-    fn settings(signing_key: &str, next_key: &str) -> TokenSettings {
-        TokenSettings {
-            signing_key: Secret::from(signing_key),
-            next_key: Secret::from(next_key),
-            ..TokenSettings::default()
-        }
-    }
-
-    #[test]
-    fn the_published_key_is_that_of_the_rfc() {
-        let keys = Keys::new(&settings(RFC_8037_KEY, "")).unwrap();
-        let [key] = keys.published().keys.as_slice() else { panic!("one key") };
-        assert_eq!(key.x, "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
-        assert_eq!(key.kid, "21fe31dfa154a261");
-        assert_eq!(key.kid, keys.current.kid);
-    }
-
-    #[test]
-    fn the_next_key_is_published_and_not_used() {
-        let keys = Keys::new(&settings(RFC_8037_KEY, OTHER_KEY)).unwrap();
-        let kids: Vec<_> = keys.published().keys.iter().map(|key| key.kid.as_str()).collect();
-        assert_eq!(kids.len(), 2);
-        assert_eq!(kids[0], keys.current.kid);
-        assert_eq!(Keys::new(&settings(RFC_8037_KEY, RFC_8037_KEY)).unwrap().published().keys.len(), 1);
-    }
-
-    #[test]
-    fn a_key_that_is_none_is_refused_without_showing_it() {
-        for text in ["", "c2VjcmV0", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"] {
-            let error = SigningKey::from_pem(&Secret::from(text)).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("c2VjcmV0"));
-        }
-        let key = SigningKey::from_pem(&Secret::from(RFC_8037_KEY)).unwrap();
-        assert!(!format!("{key:?}").contains("J1hsZ3v"));
-    }
-}
+pub(crate) mod tests;

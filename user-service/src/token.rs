@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::TokenSettings;
-use crate::keys::SigningKey;
+use crate::keys::Keys;
 use crate::store::Role;
 
 /// Refresh tokens begin with this, so that scanners for leaked secrets can find them.
@@ -50,19 +50,19 @@ pub struct Tokens {
     audience: Arc<str>,
     access_ttl: Duration,
     refresh_ttl: Duration,
-    key: Arc<SigningKey>,
+    keys: Arc<Keys>,
     clock: Clock,
 }
 
 impl Tokens {
     #[must_use]
-    pub fn new(settings: &TokenSettings, key: SigningKey, clock: Clock) -> Self {
+    pub fn new(settings: &TokenSettings, keys: Arc<Keys>, clock: Clock) -> Self {
         Self {
             issuer: settings.issuer.as_str().into(),
             audience: settings.audience.as_str().into(),
             access_ttl: settings.access_ttl,
             refresh_ttl: settings.refresh_ttl,
-            key: Arc::new(key),
+            keys,
             clock,
         }
     }
@@ -80,8 +80,9 @@ impl Tokens {
             sid: sid.simple().to_string(),
             roles: roles.to_vec(),
         };
-        let header = Header { kid: Some(self.key.kid.clone()), ..Header::new(Algorithm::EdDSA) };
-        Ok(jsonwebtoken::encode(&header, &claims, &self.key.encoding)?)
+        let set = self.keys.current();
+        let header = Header { kid: Some(set.signing.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        Ok(jsonwebtoken::encode(&header, &claims, &set.signing.encoding)?)
     }
 
     /// Seconds for which an access token holds.
@@ -124,20 +125,17 @@ mod tests {
     use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 
     use super::*;
-    use crate::keys::Keys;
-    use crate::keys::tests::RFC_8037_KEY;
+    use crate::keys::tests::{OTHER_KEY, RFC_8037_KEY, set_of};
 
     #[test]
     fn an_access_token_verifies_with_the_published_key_and_says_who() {
-        let settings = TokenSettings { signing_key: Secret::from(RFC_8037_KEY), ..TokenSettings::default() };
-        let keys = Keys::new(&settings).unwrap();
-        let clock = Clock::system();
-        let tokens = Tokens::new(&settings, keys.current.clone(), clock.clone());
+        let keys = Arc::new(Keys::new(set_of(&[(RFC_8037_KEY, "signing"), (OTHER_KEY, "next")])));
+        let tokens = Tokens::new(&TokenSettings::default(), keys.clone(), Clock::system());
         let sid = Uuid::new_v4();
         let token = tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid).unwrap();
 
         assert_eq!(decode_header(&token).unwrap().kid.as_deref(), Some("21fe31dfa154a261"));
-        let published = serde_json::to_value(&keys.published().keys[0]).unwrap();
+        let published = serde_json::to_value(&keys.current().published().keys[0]).unwrap();
         let jwk: Jwk = serde_json::from_value(published).unwrap();
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_audience(&["firstcome"]);

@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::build::Binaries;
+use crate::interrupt::Interrupt;
 use crate::state::{Folder, write_atomically};
 
-/// RFC 8410: everything of a PKCS#8 Ed25519 private key before its 32 bytes.
-const ED25519_PKCS8: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-
-pub(crate) const SIGNING_KEY: &str = "jwt-ed25519.pem";
+/// The keys that sign tokens, as `couponctl keys` keeps them.
+pub(crate) const KEY_STORE: &str = "token-keys.json";
 pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const ADMIN_TOKEN: &str = "admin-token";
 pub(crate) const MAC: &str = "mac";
@@ -31,12 +31,16 @@ pub(crate) fn create(folder: &Folder) -> Result<()> {
             write_atomically(&folder.secret(name), &text.as_bytes()[..length])?;
         }
     }
-    if !folder.secret(SIGNING_KEY).exists() {
-        let mut key = ED25519_PKCS8.to_vec();
-        key.extend(random::<32>()?);
-        let pem =
-            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key));
-        write_atomically(&folder.secret(SIGNING_KEY), pem.as_bytes())?;
+    Ok(())
+}
+
+/// Makes the key store, if it is missing. It takes more than randomness, so the operator's tool makes it.
+pub(crate) fn create_key_store(folder: &Folder, binaries: &Binaries, interrupt: &Interrupt) -> Result<()> {
+    let store = folder.secret(KEY_STORE);
+    if !store.exists() {
+        let mut command = Command::new(binaries.path("couponctl")?);
+        command.args(["keys", "new", "--store"]).arg(store);
+        interrupt.run(&command).context("make the key store")?;
     }
     Ok(())
 }
@@ -64,12 +68,12 @@ mod tests {
         folder.create().unwrap();
         create(&folder).unwrap();
         let before: Vec<String> =
-            [SIGNING_KEY, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
+            [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
         create(&folder).unwrap();
         let after: Vec<String> =
-            [SIGNING_KEY, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
+            [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
         assert_eq!(before, after);
-        assert!(before[0].starts_with("-----BEGIN PRIVATE KEY-----"));
+        assert_ne!(before[0], before[1]);
         assert_eq!(before[1].len(), 44);
     }
 }

@@ -34,7 +34,7 @@ const REDIS: (&str, &str) = ("FIRSTCOME_REDIS__PASSWORD_FILE", secrets::REDIS);
 const IDENTITY: (&str, &str) = ("FIRSTCOME_IDENTITY__SECRET_FILE", secrets::IDENTITY);
 const ADMIN: (&str, &str) = ("FIRSTCOME_ADMIN__TOKEN_FILE", secrets::ADMIN_TOKEN);
 const MAC: (&str, &str) = ("FIRSTCOME_DEFINITION__MAC_SECRET_FILE", secrets::MAC);
-const SIGNING_KEY: (&str, &str) = ("FIRSTCOME_TOKEN__SIGNING_KEY_FILE", secrets::SIGNING_KEY);
+const KEY_STORE: (&str, &str) = ("FIRSTCOME_TOKEN__KEY_STORE", secrets::KEY_STORE);
 const FIRST_ADMIN: (&str, &str) = ("FIRSTCOME_FIRST_ADMIN__PASSWORD_FILE", secrets::ADMIN_PASSWORD);
 
 pub(crate) const CONFIG_SERVER: &str = "config-server";
@@ -57,7 +57,7 @@ pub(crate) const WAVES: [&[Service]; 4] = [
             subcommand: None,
             instances: 1,
             scales: true,
-            secrets: &[MYSQL, IDENTITY, ADMIN, SIGNING_KEY, FIRST_ADMIN],
+            secrets: &[MYSQL, REDIS, IDENTITY, ADMIN, KEY_STORE, FIRST_ADMIN],
         },
         Service {
             group: "coupon-service",

@@ -156,6 +156,7 @@ impl Stack {
         let commit = config_repository::import(&source, &self.folder, &self.ports, &self.interrupt)
             .context("make the configuration repository")?;
         self.progress.note(&format!("configuration: commit {}", &commit[..commit.len().min(8)]));
+        secrets::create_key_store(&self.folder, &binaries, &self.interrupt)?;
         *self.binaries.lock().unwrap_or_else(PoisonError::into_inner) = Some(binaries);
         for wave in services::WAVES {
             let mut children = Vec::new();
@@ -326,7 +327,7 @@ impl Stack {
                 bootstrap_servers: kafka::bootstrap_servers(&self.ports),
                 topic: "coupon.issued".to_owned(),
             },
-            signing_key_file: self.folder.secret(secrets::SIGNING_KEY),
+            key_store: self.folder.secret(secrets::KEY_STORE),
             jwt: Jwt { issuer: "firstcome".to_owned(), audience: "firstcome".to_owned() },
         }
     }

@@ -172,7 +172,7 @@ pub(crate) struct State {
     pub(crate) mysql: Mysql,
     pub(crate) redis: Redis,
     pub(crate) kafka: Kafka,
-    pub(crate) signing_key_file: PathBuf,
+    pub(crate) key_store: PathBuf,
     pub(crate) jwt: Jwt,
 }
 
@@ -331,7 +331,7 @@ pub(crate) mod tests {
                 bootstrap_servers: "127.0.0.1:9092".to_owned(),
                 topic: "coupon.issued".to_owned(),
             },
-            signing_key_file: "/run/secrets/jwt-ed25519.pem".into(),
+            key_store: "/run/secrets/token-keys.json".into(),
             jwt: Jwt { issuer: "firstcome".to_owned(), audience: "firstcome".to_owned() },
         }
     }
@@ -359,6 +359,6 @@ pub(crate) mod tests {
         );
         assert_eq!(shown["mysql"]["passwordFile"], "/run/secrets/mysql");
         assert_eq!(shown["kafka"]["bootstrapServers"], "127.0.0.1:9092");
-        assert_eq!(shown["signingKeyFile"], "/run/secrets/jwt-ed25519.pem");
+        assert_eq!(shown["keyStore"], "/run/secrets/token-keys.json");
     }
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rand::RngCore;
 use serde::Serialize;
 
+use crate::keys::{self, Store};
 use crate::{clock, state};
 
 /// Allowed for a gateway whose clock is a little behind.
@@ -44,24 +44,22 @@ struct SharedClaims<'a> {
 
 impl Signer {
     pub(crate) fn open(key: &Path, claims: &Claims<'_>) -> Result<Self> {
-        let pem = state::read_secret(key)?;
-        Self::new(&pem, claims, clock::now_ms() / 1_000)
-            .with_context(|| format!("{} is no Ed25519 key in PKCS#8 PEM", key.display()))
+        let text = state::read_secret(key)?;
+        Self::new(&text, claims, clock::now_ms() / 1_000)
+            .with_context(|| format!("{} is no key store and no Ed25519 key in PKCS#8 PEM", key.display()))
     }
 
-    fn new(pem: &str, claims: &Claims<'_>, now_secs: u64) -> Result<Self> {
-        // No cause is passed on from here: it could quote the key.
-        let body: String = pem
-            .lines()
-            .skip_while(|line| !line.starts_with("-----BEGIN PRIVATE KEY-----"))
-            .skip(1)
-            .take_while(|line| !line.starts_with("-----"))
-            .collect();
-        let der = STANDARD.decode(body.trim()).map_err(|_| anyhow!("it is not PEM"))?;
-        let key =
-            Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| anyhow!("it is not Ed25519"))?;
-        let kid = hex::encode(&digest::digest(&digest::SHA256, key.public_key().as_ref()).as_ref()[..8]);
-        let header = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{kid}"}}"#);
+    fn new(text: &str, claims: &Claims<'_>, now_secs: u64) -> Result<Self> {
+        let (key, kid) = if text.trim_start().starts_with('{') {
+            let store = Store::parse(text)?;
+            let signing = store.signing()?;
+            (signing.pair()?, signing.kid.clone())
+        } else {
+            let key = of_pem(text)?;
+            let kid = keys::kid(&key);
+            (key, kid)
+        };
+        let header = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":{}}}"#, serde_json::to_string(&kid)?);
         let shared = SharedClaims {
             iss: claims.issuer,
             aud: claims.audience,
@@ -100,6 +98,18 @@ impl Signer {
     }
 }
 
+fn of_pem(pem: &str) -> Result<Ed25519KeyPair> {
+    // No cause is passed on from here: it could quote the key.
+    let body: String = pem
+        .lines()
+        .skip_while(|line| !line.starts_with("-----BEGIN PRIVATE KEY-----"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("-----"))
+        .collect();
+    let der = STANDARD.decode(body.trim()).map_err(|_| anyhow!("it is not PEM"))?;
+    Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| anyhow!("it is not Ed25519"))
+}
+
 fn random_uuid(random: &mut impl RngCore) -> uuid::fmt::Simple {
     let mut bytes = [0; 16];
     random.fill_bytes(&mut bytes);
@@ -118,7 +128,8 @@ fn append_base64(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use std::collections::HashSet;
 
-    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+    use aws_lc_rs::digest;
+    use aws_lc_rs::signature::{ED25519, KeyPair as _, UnparsedPublicKey};
     use serde_json::Value;
 
     use super::*;
@@ -163,6 +174,25 @@ mod tests {
             let public = UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref());
             public.verify(signed.as_bytes(), &decode(parts[2])).unwrap();
         }
+    }
+
+    #[test]
+    fn the_key_of_a_store_that_signs_is_the_one() {
+        use crate::keys::{Key, Status};
+        let keys = [Status::Next, Status::Signing, Status::Previous];
+        let store = Store { keys: keys.map(|status| Key::make(status, 0).unwrap()).into() };
+        let claims = Claims { issuer: "i", audience: "a", roles: &[], ttl: Duration::from_secs(1) };
+        let signer = Signer::new(&serde_json::to_string(&store).unwrap(), &claims, 1_800_000_000).unwrap();
+        let mut token = Vec::new();
+        signer.token(1, &mut rand::rng(), &mut token);
+        let token = String::from_utf8(token).unwrap();
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        assert_eq!(header["kid"], store.keys[1].kid);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let pair = store.keys[1].pair().unwrap();
+        let public = UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref());
+        public.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod audit;
 mod dlt;
+mod keys;
 mod ledger;
 mod load;
 mod log;

@@ -8,12 +8,13 @@ use platform::http::extract::Json;
 use crate::app::AppState;
 use crate::keys::JwkSet;
 
-/// Verifiers may keep the keys this long; a next key must be published at least as long before its first use.
+/// Verifiers may keep the keys this long; `couponctl keys rotate` has the next key published at least as long before its
+/// first use.
 const CACHE: &str = "public, max-age=300";
 
 /// The public keys that verify access tokens.
 ///
-/// Besides the key in use, a next one may be listed ahead of its first use.
+/// The key in use first; then the next one ahead of its first use, and the previous one while its tokens live.
 #[utoipa::path(
     get,
     path = "/.well-known/jwks.json",
@@ -21,5 +22,5 @@ const CACHE: &str = "public, max-age=300";
     responses((status = 200, description = "A JSON Web Key Set (RFC 7517)", body = JwkSet))
 )]
 pub async fn keys(State(state): State<AppState>) -> Response {
-    ([(CACHE_CONTROL, CACHE)], Json(state.keys.published())).into_response()
+    ([(CACHE_CONTROL, CACHE)], Json(state.keys.current().published().clone())).into_response()
 }

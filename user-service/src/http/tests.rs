@@ -15,19 +15,18 @@ use tower::ServiceExt;
 
 use crate::app::{self, AppState};
 use crate::config::UserSettings;
-use crate::keys::tests::{OTHER_KEY, RFC_8037_KEY};
+use crate::keys::tests::{OTHER_KEY, RFC_8037_KEY, set_of};
 
 /// The service with a database that nobody listens for.
 fn service() -> Front {
     let mut settings = UserSettings::default();
-    settings.token.signing_key = Secret::from(RFC_8037_KEY);
-    settings.token.next_key = Secret::from(OTHER_KEY);
     settings.identity.secret = Secret::from("a secret of at least thirty-two bytes");
     let pool = MySqlPoolOptions::new()
         .acquire_timeout(Duration::from_millis(200))
         .connect_lazy("mysql://firstcome:hidden@127.0.0.1:1/firstcome_users")
         .unwrap();
-    let state = AppState::new(&settings, pool, Clock::manual(1_795_000_000_000)).unwrap();
+    let keys = set_of(&[(RFC_8037_KEY, "signing"), (OTHER_KEY, "next")]);
+    let state = AppState::new(&settings, pool, keys, Clock::manual(1_795_000_000_000)).unwrap();
     layered(app::build(state), &settings.server)
 }
 

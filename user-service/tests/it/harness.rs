@@ -18,12 +18,13 @@ use sqlx::MySqlPool;
 use tower::ServiceExt;
 use user_service::app::{self, AppState, MIGRATIONS};
 use user_service::config::UserSettings;
+use user_service::keys::KeySet;
 use user_service::token::Claims;
 
 /// The private key of RFC 8037, appendix A: known to everybody, so good for tests alone.
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-    MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
-    -----END PRIVATE KEY-----\n";
+const STORE: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "21fe31dfa154a261", "status": "signing",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+    "since": "2026-11-21T10:00:00Z"}]}"#;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
@@ -47,7 +48,6 @@ impl Service {
             mysql: Servers::get().mysql(&unique_name(&format!("users_{name}"))),
             ..UserSettings::default()
         };
-        settings.token.signing_key = KEY.into();
         settings.identity.secret = "a secret of at least thirty-two bytes".into();
         let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, &Lifecycle::new()).await.unwrap();
         Self::with_pool(&settings, pool)
@@ -65,7 +65,7 @@ impl Service {
     fn with_pool(settings: &UserSettings, pool: MySqlPool) -> Self {
         // A clock that only the test moves; it begins now, so that access tokens are good.
         let clock = Clock::manual(platform::clock::now_ms());
-        let state = AppState::new(settings, pool, clock).unwrap();
+        let state = AppState::new(settings, pool, KeySet::parse(STORE.as_bytes()).unwrap(), clock).unwrap();
         let front = layered(app::build(state.clone()), &settings.server);
         Self { state, front, signer: IdentitySigner::new(&settings.identity), settings: settings.clone() }
     }
@@ -96,7 +96,7 @@ impl Service {
 
     /// What an access token says, verified with the published key.
     pub(crate) fn claims(&self, access_token: &str) -> Claims {
-        let key = DecodingKey::from_ed_components(&self.state.keys.published().keys[0].x).unwrap();
+        let key = DecodingKey::from_ed_components(&self.state.keys.current().published().keys[0].x).unwrap();
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_audience(&["firstcome"]);
         validation.set_issuer(&["firstcome"]);

@@ -174,7 +174,7 @@ fn a_secret_may_come_from_a_file_but_not_twice() {
 
 #[test]
 fn sections_of_others_are_not_our_business() {
-    let more = vec![Source::from_variable("FIRSTCOME_TOKEN__SIGNING_KEY_FILE", "/nowhere")];
+    let more = vec![Source::from_variable("FIRSTCOME_FIRST_ADMIN__PASSWORD_FILE", "/nowhere")];
     assert!(resolve::<Example>(sources(more)).is_ok());
 }
 

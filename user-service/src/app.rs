@@ -8,12 +8,14 @@ use platform::clock::Clock;
 use platform::id::IdGenerator;
 use platform::identity::IdentityVerifier;
 use platform::lifecycle::{App, BoxError, Context};
+use platform::redis::Redis;
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
 
 use crate::config::UserSettings;
 use crate::keys::{self, KeySet, Keys};
 use crate::password::Passwords;
+use crate::revocation::Revocations;
 use crate::token::Tokens;
 use crate::{first_admin, http, sweep};
 
@@ -30,6 +32,7 @@ pub struct AppState {
     pub keys: Arc<Keys>,
     pub tokens: Tokens,
     pub identity: IdentityVerifier,
+    pub revocations: Revocations,
 }
 
 impl FromRef<AppState> for IdentityVerifier {
@@ -43,6 +46,7 @@ impl AppState {
     pub fn new(
         settings: &UserSettings,
         pool: MySqlPool,
+        redis: Redis,
         keys: KeySet,
         clock: Clock,
     ) -> Result<Self, BoxError> {
@@ -54,6 +58,7 @@ impl AppState {
             tokens: Tokens::new(&settings.token, keys.clone(), clock.clone()),
             keys,
             identity: IdentityVerifier::new(&settings.identity),
+            revocations: Revocations::new(redis),
             clock,
         })
     }
@@ -67,18 +72,22 @@ pub fn build(state: AppState) -> Router {
 
 /// Connects, migrates, makes the first administrator and hands over what is to be served.
 pub async fn start(context: Context, settings: UserSettings) -> Result<App, BoxError> {
-    let clock = Clock::system();
-    let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, &context.lifecycle).await?;
-    platform::mysql::watch_health(&pool, &context.health, &context.lifecycle);
-    let key_store = settings.token.key_store.clone();
-    let state = AppState::new(&settings, pool.clone(), KeySet::open(&key_store)?, clock.clone())?;
+    let lifecycle = &context.lifecycle;
+    let (clock, key_store) = (Clock::system(), settings.token.key_store.clone());
+    let redis = Redis::connect(settings.redis.clone(), lifecycle, &[]);
+    let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, lifecycle).await?;
+    platform::mysql::watch_health(&pool, &context.health, lifecycle);
+    let keys = KeySet::open(&key_store)?;
+    let state = AppState::new(&settings, pool.clone(), redis, keys, clock.clone())?;
     first_admin::ensure(&state, &settings.first_admin).await?;
-    let stop = context.lifecycle.background_stop();
-    context
-        .lifecycle
-        .spawn("memory of password hashes", state.passwords.clone().rest_when_idle(stop.clone()));
+    let stop = lifecycle.background_stop();
+    lifecycle.spawn("memory of password hashes", state.passwords.clone().rest_when_idle(stop.clone()));
     let health = context.health.optional_component("keys");
-    context.lifecycle.spawn("key store", keys::follow(state.keys.clone(), key_store, health, stop.clone()));
-    context.lifecycle.spawn("sweep of refresh tokens", sweep::run(pool, clock, stop));
+    lifecycle.spawn("key store", keys::follow(state.keys.clone(), key_store, health, stop.clone()));
+    // Redis only carries what MySQL knows: without it gateways hear of logouts later, and nothing else is lost.
+    let health = context.health.optional_component("redis");
+    let revocations = state.revocations.clone();
+    lifecycle.spawn("revocations", revocations.run(pool.clone(), clock.clone(), health, stop.clone()));
+    lifecycle.spawn("sweep of what has expired", sweep::run(pool, clock, stop));
     Ok(App::new(build(state)))
 }

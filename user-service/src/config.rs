@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use platform::config::{
-    AdminSettings, Common, ConsulSettings, IdentitySettings, MysqlSettings, Problems, Secret, ServerSettings,
-    Settings, TelemetrySettings,
+    AdminSettings, Common, ConsulSettings, IdentitySettings, MysqlSettings, Problems, RedisSettings, Secret,
+    ServerSettings, Settings, TelemetrySettings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,7 @@ pub struct UserSettings {
     pub consul: ConsulSettings,
     pub telemetry: TelemetrySettings,
     pub mysql: MysqlSettings,
+    pub redis: RedisSettings,
     pub identity: IdentitySettings,
     pub token: TokenSettings,
     pub password: PasswordSettings,
@@ -136,6 +137,7 @@ impl Settings for UserSettings {
 
     fn validate(&self, problems: &mut Problems) {
         self.mysql.validate(problems);
+        self.redis.validate(problems);
         self.identity.validate(problems);
         self.token.validate(problems);
         self.password.validate(problems);

@@ -24,6 +24,8 @@ pub enum ApiError {
     BadCredentials,
     #[error("the refresh token can't be used")]
     BadRefreshToken,
+    #[error("no login was named")]
+    NoLogin,
     #[error("the account is gone")]
     NoSuchUser,
     #[error(transparent)]
@@ -114,6 +116,13 @@ impl From<ApiError> for Problem {
                 "The refresh token is unknown, expired, used or revoked. Log in again.",
             )
             .korean("리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하세요.")
+            .challenge(Challenge::Bearer),
+            ApiError::NoLogin => Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHENTICATED",
+                "Nothing says which login is to end. Send its access token, or its refresh token in the body.",
+            )
+            .korean("로그아웃할 로그인을 알 수 없습니다. 액세스 토큰이나 본문에 리프레시 토큰을 보내세요.")
             .challenge(Challenge::Bearer),
             ApiError::NoSuchUser => Problem::new(
                 StatusCode::NOT_FOUND,

@@ -13,7 +13,9 @@ use utoipa_axum::routes;
 
 use crate::app::AppState;
 
+pub mod holder;
 pub mod jwks;
+pub mod logout;
 pub mod sessions;
 pub mod users;
 
@@ -25,6 +27,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(users::me))
         .routes(routes!(sessions::login))
         .routes(routes!(sessions::refresh))
+        .routes(routes!(logout::logout))
+        .routes(routes!(logout::logout_all))
         .routes(routes!(jwks::keys))
         .routes(routes!(openapi))
 }

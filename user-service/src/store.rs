@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::email::Email;
 
 pub mod refresh;
+pub mod sessions;
 
 /// What an account may do. Everybody is a USER; what goes beyond is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -118,10 +119,16 @@ pub async fn user(executor: impl MySqlExecutor<'_>, id: u64) -> Result<Option<Us
             .bind(id)
             .fetch_optional(executor)
             .await?;
-    Ok(row.map(|(email, created_at)| {
-        let ms = created_at.unix_timestamp_nanos() / 1_000_000;
-        User { id, email, created_ms: u64::try_from(ms).unwrap_or_default() }
-    }))
+    Ok(row.map(|(email, created_at)| User { id, email, created_ms: milliseconds(created_at) }))
+}
+
+/// Takes an account for the transaction alone, so that no login of it begins meanwhile. Whether there is one.
+pub async fn lock(executor: impl MySqlExecutor<'_>, user: u64) -> Result<bool, sqlx::Error> {
+    let found: Option<(u64,)> = sqlx::query_as("SELECT user_id FROM users WHERE user_id = ? FOR UPDATE")
+        .bind(user)
+        .fetch_optional(executor)
+        .await?;
+    Ok(found.is_some())
 }
 
 /// All roles of a user, USER first.
@@ -163,4 +170,10 @@ pub fn timestamp(ms: u64) -> OffsetDateTime {
     // Out of range only past the year 9999.
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// And back.
+#[must_use]
+pub fn milliseconds(at: OffsetDateTime) -> u64 {
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }

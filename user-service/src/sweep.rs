@@ -1,5 +1,5 @@
-//! Deletes refresh tokens and families that have expired. Harmless in any number of instances: it only removes what
-//! could no longer be used.
+//! Deletes what has expired: refresh tokens, logins, revocations. Harmless in any number of instances: it only removes
+//! what could no longer be used.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use platform::lifecycle::BoxError;
 use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::refresh;
+use crate::store::{refresh, sessions};
 
 /// Expired rows cost only space, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -20,19 +20,24 @@ pub async fn run(pool: MySqlPool, clock: Clock, stop: CancellationToken) -> Resu
     loop {
         let swept = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            swept = refresh::sweep(&pool, clock.now_ms(), BATCH) => swept,
+            swept = sweep(&pool, clock.now_ms()) => swept,
         };
         match swept {
             Ok(0) => {}
             Ok(rows) => {
-                tracing::info!(rows, "expired refresh tokens deleted");
+                tracing::info!(rows, "expired rows deleted");
                 continue;
             }
-            Err(error) => tracing::warn!(error = %error, "expired refresh tokens could not be deleted"),
+            Err(error) => tracing::warn!(error = %error, "expired rows could not be deleted"),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(INTERVAL) => {}
         }
     }
+}
+
+/// A batch of each kind; how many rows went.
+async fn sweep(pool: &MySqlPool, now_ms: u64) -> Result<u64, sqlx::Error> {
+    Ok(refresh::sweep(pool, now_ms, BATCH).await? + sessions::sweep(pool, now_ms, BATCH).await?)
 }

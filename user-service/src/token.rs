@@ -43,6 +43,15 @@ pub struct Claims {
     pub roles: Vec<Role>,
 }
 
+/// From when and until when a pair of tokens holds, in unix milliseconds. What is written down and what a token says are
+/// taken from the same terms, so that they can't differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub from_ms: u64,
+    pub access_until_ms: u64,
+    pub refresh_until_ms: u64,
+}
+
 /// Makes tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens {
@@ -67,15 +76,27 @@ impl Tokens {
         }
     }
 
+    /// The terms of a pair that is made now.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let from_ms = self.clock.now_ms();
+        let refresh_ttl = u64::try_from(self.refresh_ttl.as_millis()).unwrap_or(u64::MAX);
+        Terms {
+            from_ms,
+            // Tokens know whole seconds.
+            access_until_ms: (from_ms / 1000 + self.access_ttl.as_secs()) * 1000,
+            refresh_until_ms: from_ms.saturating_add(refresh_ttl),
+        }
+    }
+
     /// A signed access token for `user`, from the login `sid`.
-    pub fn access(&self, user: u64, roles: &[Role], sid: Uuid) -> Result<String, TokenError> {
-        let now = self.clock.now_ms() / 1000;
+    pub fn access(&self, user: u64, roles: &[Role], sid: Uuid, terms: Terms) -> Result<String, TokenError> {
         let claims = Claims {
             iss: self.issuer.to_string(),
             aud: self.audience.to_string(),
             sub: user.to_string(),
-            iat: now,
-            exp: now + self.access_ttl.as_secs(),
+            iat: terms.from_ms / 1000,
+            exp: terms.access_until_ms / 1000,
             jti: Uuid::new_v4().simple().to_string(),
             sid: sid.simple().to_string(),
             roles: roles.to_vec(),
@@ -89,13 +110,6 @@ impl Tokens {
     #[must_use]
     pub fn expires_in(&self) -> u64 {
         self.access_ttl.as_secs()
-    }
-
-    /// When a refresh token that is made now ends, in unix milliseconds.
-    #[must_use]
-    pub fn refresh_expiry_ms(&self) -> u64 {
-        let ttl = u64::try_from(self.refresh_ttl.as_millis()).unwrap_or(u64::MAX);
-        self.clock.now_ms().saturating_add(ttl)
     }
 }
 
@@ -132,7 +146,7 @@ mod tests {
         let keys = Arc::new(Keys::new(set_of(&[(RFC_8037_KEY, "signing"), (OTHER_KEY, "next")])));
         let tokens = Tokens::new(&TokenSettings::default(), keys.clone(), Clock::system());
         let sid = Uuid::new_v4();
-        let token = tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid).unwrap();
+        let token = tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid, tokens.terms()).unwrap();
 
         assert_eq!(decode_header(&token).unwrap().kid.as_deref(), Some("21fe31dfa154a261"));
         let published = serde_json::to_value(&keys.current().published().keys[0]).unwrap();

@@ -14,8 +14,8 @@ use crate::app::AppState;
 use crate::email::Email;
 use crate::error::ApiError;
 use crate::store::refresh::{self, Rotation};
-use crate::store::{self, Role};
-use crate::token::{TokenError, TokenHash, refresh_token};
+use crate::store::{self, Role, sessions};
+use crate::token::{Terms, TokenError, TokenHash, refresh_token};
 
 /// An account's address and password. They are compared, not validated: whatever could never have signed up is
 /// answered like any other wrong login.
@@ -83,21 +83,24 @@ pub async fn login(State(state): State<AppState>, Json(request): Json<Login>) ->
         Ok(email) => store::credentials(&state.pool, &email).await?,
         Err(_) => None,
     };
-    let (user, hash) = account.map(|account| (account.user, account.password_hash)).unzip();
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
     let right = state.passwords.verify(hash, request.password).await?;
-    let Some(user) = user.filter(|_| right) else {
-        metrics::counter!("user_logins_total", "outcome" => "refused").increment(1);
-        return Err(ApiError::BadCredentials);
-    };
+    let Some(account) = account.filter(|_| right) else { return Err(refused()) };
 
-    let roles = store::roles(&state.pool, user).await?;
     let sid = Uuid::new_v4();
     let (token, hash) = refresh_token().map_err(TokenError::from)?;
-    let (now, expires) = (state.clock.now_ms(), state.tokens.refresh_expiry_ms());
-    refresh::open_family(&state.pool, sid, user, hash, now, expires).await?;
+    let terms = state.tokens.terms();
+    let Some(roles) = sessions::open(&state.pool, &account, sid, hash, terms).await? else {
+        return Err(refused());
+    };
     metrics::counter!("user_logins_total", "outcome" => "accepted").increment(1);
-    tracing::info!(user.id = user, session.id = %sid.simple(), "logged in");
-    answer(&state, user, &roles, sid, &token)
+    tracing::info!(user.id = account.user, session.id = %sid.simple(), "logged in");
+    answer(&state, account.user, &roles, sid, terms, &token)
+}
+
+fn refused() -> ApiError {
+    metrics::counter!("user_logins_total", "outcome" => "refused").increment(1);
+    ApiError::BadCredentials
 }
 
 /// Trade a refresh token for a new pair.
@@ -124,13 +127,14 @@ pub async fn refresh(
 ) -> Result<Response, ApiError> {
     let presented = TokenHash::of(&request.refresh_token);
     let (fresh, hash) = refresh_token().map_err(TokenError::from)?;
-    let (now, expires) = (state.clock.now_ms(), state.tokens.refresh_expiry_ms());
-    let rotation = refresh::rotate(&state.pool, presented, hash, now, expires).await?;
+    let terms = state.tokens.terms();
+    let rotation = refresh::rotate(&state.pool, presented, hash, terms).await?;
     metrics::counter!("user_refreshes_total", "outcome" => outcome(&rotation)).increment(1);
     match rotation {
-        Rotation::Rotated { user, sid, roles } => answer(&state, user, &roles, sid, &fresh),
-        Rotation::Reused { user, sid } => {
+        Rotation::Rotated { user, sid, roles } => answer(&state, user, &roles, sid, terms, &fresh),
+        Rotation::Reused { user, sid, revoked } => {
             tracing::warn!(user.id = user, session.id = %sid.simple(), "used refresh token presented: login revoked");
+            state.revocations.announce(revoked.as_slice()).await;
             Err(ApiError::BadRefreshToken)
         }
         Rotation::Unknown | Rotation::Expired | Rotation::Revoked => Err(ApiError::BadRefreshToken),
@@ -152,11 +156,12 @@ fn answer(
     user: u64,
     roles: &[Role],
     sid: Uuid,
+    terms: Terms,
     refresh_token: &Secret,
 ) -> Result<Response, ApiError> {
     let token = TokenPair {
         grant_type: "Bearer".to_owned(),
-        access_token: state.tokens.access(user, roles, sid)?,
+        access_token: state.tokens.access(user, roles, sid, terms)?,
         expires_in: state.tokens.expires_in(),
         refresh_token: refresh_token.expose().to_owned(),
     };

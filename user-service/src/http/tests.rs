@@ -9,6 +9,8 @@ use insta::assert_snapshot;
 use platform::clock::Clock;
 use platform::config::Secret;
 use platform::http::server::{Front, layered};
+use platform::lifecycle::Lifecycle;
+use platform::redis::Redis;
 use serde_json::{Value, json};
 use sqlx::mysql::MySqlPoolOptions;
 use tower::ServiceExt;
@@ -17,7 +19,7 @@ use crate::app::{self, AppState};
 use crate::config::UserSettings;
 use crate::keys::tests::{OTHER_KEY, RFC_8037_KEY, set_of};
 
-/// The service with a database that nobody listens for.
+/// The service with servers that nobody listens for.
 fn service() -> Front {
     let mut settings = UserSettings::default();
     settings.identity.secret = Secret::from("a secret of at least thirty-two bytes");
@@ -25,8 +27,10 @@ fn service() -> Front {
         .acquire_timeout(Duration::from_millis(200))
         .connect_lazy("mysql://firstcome:hidden@127.0.0.1:1/firstcome_users")
         .unwrap();
+    settings.redis.address = "127.0.0.1:1".to_owned();
+    let redis = Redis::connect(settings.redis.clone(), &Lifecycle::new(), &[]);
     let keys = set_of(&[(RFC_8037_KEY, "signing"), (OTHER_KEY, "next")]);
-    let state = AppState::new(&settings, pool, keys, Clock::manual(1_795_000_000_000)).unwrap();
+    let state = AppState::new(&settings, pool, redis, keys, Clock::manual(1_795_000_000_000)).unwrap();
     layered(app::build(state), &settings.server)
 }
 
@@ -286,9 +290,6 @@ async fn unknown_paths_and_methods() {
       "type": "urn:firstcome:problem:method-not-allowed"
     }
     "#);
-    for later in ["/users/logout", "/users/me/password", "/users/1/roles"] {
-        assert!(ask(post(later, &json!({}))).await.starts_with("404"), "{later}");
-    }
 }
 
 #[tokio::test]
@@ -356,6 +357,9 @@ async fn every_route_is_described() {
             described.push(format!("{} {path}", method.to_uppercase()));
             assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{path}");
             for (status, answer) in operation["responses"].as_object().unwrap() {
+                if status == "204" {
+                    continue;
+                }
                 assert!(answer["content"].is_object(), "{path} {status} has no body");
                 let schema = answer["content"]["application/problem+json"]["schema"]["$ref"].as_str();
                 let is_problem = schema == Some("#/components/schemas/ProblemBody");
@@ -375,6 +379,8 @@ async fn every_route_is_described() {
             "GET /openapi.json",
             "GET /users/me",
             "POST /users/login",
+            "POST /users/logout",
+            "POST /users/logout/all",
             "POST /users/sign-up",
             "POST /users/token/refresh",
         ]

@@ -7,11 +7,11 @@ use http::header::CACHE_CONTROL;
 use platform::clock::rfc3339;
 use platform::config::Secret;
 use platform::http::extract::Json;
-use platform::identity::Caller;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ProblemBody;
+use super::holder::Holder;
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::{ApiError, FieldError};
@@ -123,7 +123,7 @@ pub async fn sign_up(
         (status = 404, description = "NOT_FOUND: the account no longer exists", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn me(State(state): State<AppState>, Caller(identity): Caller) -> Result<Response, ApiError> {
+pub async fn me(State(state): State<AppState>, Holder(identity): Holder) -> Result<Response, ApiError> {
     let user = store::user(&state.pool, identity.user).await?.ok_or(ApiError::NoSuchUser)?;
     let roles = store::roles(&state.pool, user.id).await?;
     let body = Me { user_id: user.id, email: user.email, roles, created_at: rfc3339(user.created_ms) };

@@ -4,8 +4,9 @@
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::sessions::{self, Revoked};
 use super::{Role, roles, timestamp};
-use crate::token::TokenHash;
+use crate::token::{Terms, TokenHash};
 
 /// What became of an attempt to rotate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,32 +21,12 @@ pub enum Rotation {
     Expired,
     /// Its family had been revoked before.
     Revoked,
-    /// It had been used before; its family is revoked now.
+    /// It had been used before; its family is revoked now, and verifiers have to hear of that.
     Reused {
         user: u64,
         sid: Uuid,
+        revoked: Option<Revoked>,
     },
-}
-
-/// Begins a family, at a login, with its first token.
-pub async fn open_family(
-    pool: &MySqlPool,
-    sid: Uuid,
-    user: u64,
-    token: TokenHash,
-    now_ms: u64,
-    expires_ms: u64,
-) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    sqlx::query("INSERT INTO refresh_families (sid, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
-        .bind(sid.as_bytes().as_slice())
-        .bind(user)
-        .bind(timestamp(now_ms))
-        .bind(timestamp(expires_ms))
-        .execute(&mut *transaction)
-        .await?;
-    insert_token(&mut transaction, sid, token, now_ms, expires_ms).await?;
-    transaction.commit().await
 }
 
 /// Spends `presented` and puts `fresh` in its place, or says why not.
@@ -53,8 +34,7 @@ pub async fn rotate(
     pool: &MySqlPool,
     presented: TokenHash,
     fresh: TokenHash,
-    now_ms: u64,
-    expires_ms: u64,
+    terms: Terms,
 ) -> Result<Rotation, sqlx::Error> {
     // A token never changes its family, so this may be read before the lock.
     let family: Option<(Vec<u8>,)> = sqlx::query_as("SELECT sid FROM refresh_tokens WHERE token_hash = ?")
@@ -76,7 +56,7 @@ pub async fn rotate(
     let token: Option<(bool, bool)> = sqlx::query_as(
         "SELECT used_at IS NOT NULL, expires_at <= ? FROM refresh_tokens WHERE token_hash = ? FOR UPDATE",
     )
-    .bind(timestamp(now_ms))
+    .bind(timestamp(terms.from_ms))
     .bind(presented.0.as_slice())
     .fetch_optional(&mut *transaction)
     .await?;
@@ -88,22 +68,24 @@ pub async fn rotate(
         return Ok(Rotation::Expired);
     }
     if used {
-        sqlx::query("UPDATE refresh_families SET revoked_at = ? WHERE sid = ?")
-            .bind(timestamp(now_ms))
-            .bind(&sid_bytes)
-            .execute(&mut *transaction)
-            .await?;
+        let revoked = sessions::revoke_in(&mut transaction, sid, terms.from_ms).await?;
         transaction.commit().await?;
-        return Ok(Rotation::Reused { user, sid });
+        return Ok(Rotation::Reused { user, sid, revoked });
     }
     sqlx::query("UPDATE refresh_tokens SET used_at = ? WHERE token_hash = ?")
-        .bind(timestamp(now_ms))
+        .bind(timestamp(terms.from_ms))
         .bind(presented.0.as_slice())
         .execute(&mut *transaction)
         .await?;
-    insert_token(&mut transaction, sid, fresh, now_ms, expires_ms).await?;
-    sqlx::query("UPDATE refresh_families SET expires_at = ? WHERE sid = ?")
-        .bind(timestamp(expires_ms))
+    insert_token(&mut transaction, sid, fresh, terms).await?;
+    // The later one, if the life of access tokens was shortened meanwhile.
+    sqlx::query(
+        "UPDATE refresh_families SET expires_at = ?, access_expires_at = GREATEST(COALESCE(access_expires_at, ?), ?) \
+         WHERE sid = ?",
+    )
+        .bind(timestamp(terms.refresh_until_ms))
+        .bind(timestamp(terms.access_until_ms))
+        .bind(timestamp(terms.access_until_ms))
         .bind(&sid_bytes)
         .execute(&mut *transaction)
         .await?;
@@ -113,18 +95,18 @@ pub async fn rotate(
     Ok(Rotation::Rotated { user, sid, roles })
 }
 
-async fn insert_token(
+/// Adds a token to a family.
+pub(super) async fn insert_token(
     connection: &mut MySqlConnection,
     sid: Uuid,
     token: TokenHash,
-    now_ms: u64,
-    expires_ms: u64,
+    terms: Terms,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO refresh_tokens (token_hash, sid, issued_at, expires_at) VALUES (?, ?, ?, ?)")
         .bind(token.0.as_slice())
         .bind(sid.as_bytes().as_slice())
-        .bind(timestamp(now_ms))
-        .bind(timestamp(expires_ms))
+        .bind(timestamp(terms.from_ms))
+        .bind(timestamp(terms.refresh_until_ms))
         .execute(connection)
         .await?;
     Ok(())

@@ -1,17 +1,19 @@
 //! The real service without a port: the router within the platform's layers, on a database of its own.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use axum::body::Body;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use platform::clock::Clock;
-use platform::config::MysqlSettings;
+use platform::config::{MysqlSettings, RedisSettings};
 use platform::http::server::{Front, layered};
-use platform::identity::{HEADER, Identity, IdentitySigner};
+use platform::identity::{CLIENT_HEADER, HEADER, Identity, IdentitySigner};
 use platform::lifecycle::Lifecycle;
+use platform::redis::Redis;
 use platform::testing::{Servers, unique_name};
 use serde_json::{Value, json};
 use sqlx::MySqlPool;
@@ -29,9 +31,24 @@ const STORE: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "21fe31
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) state: AppState,
+    pub(crate) lifecycle: Lifecycle,
+    /// The name of the set and the channel of revocations, this test's own.
+    pub(crate) revoked: String,
     front: Front,
     signer: IdentitySigner,
     settings: UserSettings,
+    /// Where its requests come from, if the gateway says so.
+    client: Option<IpAddr>,
+}
+
+/// Somebody who is logged in.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    pub(crate) user: u64,
+    pub(crate) sid: String,
+    pub(crate) roles: Vec<String>,
+    pub(crate) access: String,
+    pub(crate) refresh: String,
 }
 
 #[derive(Clone, Debug)]
@@ -43,14 +60,22 @@ pub(crate) struct Answer {
 
 impl Service {
     pub(crate) async fn new(name: &str) -> Self {
+        Self::with(name, |_| {}).await
+    }
+
+    pub(crate) async fn with(name: &str, change: impl FnOnce(&mut UserSettings)) -> Self {
         listen_to_logs();
         let mut settings = UserSettings {
             mysql: Servers::get().mysql(&unique_name(&format!("users_{name}"))),
+            redis: Servers::get().redis(),
             ..UserSettings::default()
         };
         settings.identity.secret = "a secret of at least thirty-two bytes".into();
+        change(&mut settings);
         let pool = platform::mysql::connect(&settings.mysql, &MIGRATIONS, &Lifecycle::new()).await.unwrap();
-        Self::with_pool(&settings, pool)
+        // A clock that only the test moves; it begins now, so that access tokens are good.
+        let clock = Clock::manual(platform::clock::now_ms());
+        Self::with_pool(&settings, pool, &unique_name("revoked"), clock)
     }
 
     pub(crate) fn mysql(&self) -> &MysqlSettings {
@@ -59,34 +84,97 @@ impl Service {
 
     /// The same service by way of another pool.
     pub(crate) fn by_way_of(&self, pool: MySqlPool) -> Self {
-        Self::with_pool(&self.settings, pool)
+        Self::with_pool(&self.settings, pool, &self.revoked, self.state.clock.clone())
     }
 
-    fn with_pool(settings: &UserSettings, pool: MySqlPool) -> Self {
-        // A clock that only the test moves; it begins now, so that access tokens are good.
-        let clock = Clock::manual(platform::clock::now_ms());
-        let state = AppState::new(settings, pool, KeySet::parse(STORE.as_bytes()).unwrap(), clock).unwrap();
-        let front = layered(app::build(state.clone()), &settings.server);
-        Self { state, front, signer: IdentitySigner::new(&settings.identity), settings: settings.clone() }
+    /// Another instance beside this one, with the same clock.
+    pub(crate) fn beside(&self, redis: RedisSettings) -> Self {
+        let settings = UserSettings { redis, ..self.settings.clone() };
+        Self::with_pool(&settings, self.state.pool.clone(), &self.revoked, self.state.clock.clone())
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    /// The same service, asked from this address.
+    pub(crate) fn from(&self, address: &str) -> Self {
+        Self { client: Some(address.parse().unwrap()), ..self.clone() }
+    }
+
+    fn with_pool(settings: &UserSettings, pool: MySqlPool, revoked: &str, clock: Clock) -> Self {
+        let lifecycle = Lifecycle::new();
+        let redis = Redis::connect(settings.redis.clone(), &lifecycle, &[]);
+        let keys = KeySet::parse(STORE.as_bytes()).unwrap();
+        let mut state = AppState::new(settings, pool, redis, keys, clock).unwrap();
+        state.revocations = state.revocations.under(revoked);
+        Self {
+            front: layered(app::build(state.clone()), &settings.server),
+            state,
+            lifecycle,
+            revoked: revoked.to_owned(),
+            signer: IdentitySigner::new(&settings.identity),
+            settings: settings.clone(),
+            client: None,
+        }
+    }
+
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        if let Some(address) = self.client {
+            request.headers_mut().insert(CLIENT_HEADER, self.signer.sign_client(address));
+        }
         let Ok(response) = self.front.clone().oneshot(request).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&body).unwrap();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        let request = Request::post(path).header("content-type", "application/json");
-        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+        self.call(Method::POST, path, None, Some(body)).await
+    }
+
+    /// As the gateway would ask for whoever is logged in.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        login: Option<&Login>,
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(Login { user, sid, roles, .. }) = login {
+            let identity = Identity { user: *user, roles: roles.clone(), session: Some(sid.clone()) };
+            request = request.header(HEADER, self.signer.sign(&identity));
+        }
+        let request = match body {
+            Some(body) => {
+                request.header("content-type", "application/json").body(Body::from(body.to_string()))
+            }
+            None => request.body(Body::empty()),
+        };
+        self.send(request.unwrap()).await
     }
 
     /// Who I am, as the gateway would ask for `user`.
     pub(crate) async fn me(&self, user: u64) -> Answer {
-        let identity = self.signer.sign(&Identity { user, roles: vec!["USER".to_owned()], session: None });
-        self.send(Request::get("/users/me").header(HEADER, identity).body(Body::empty()).unwrap()).await
+        let identity = Identity { user, roles: vec!["USER".to_owned()], session: None };
+        let request = Request::get("/users/me").header(HEADER, self.signer.sign(&identity));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn refresh(&self, token: &str) -> Answer {
+        self.post("/users/token/refresh", &json!({"refreshToken": token})).await
+    }
+
+    pub(crate) async fn log_in(&self, email: &str, password: &str) -> Login {
+        self.logged_in(&self.post("/users/login", &json!({"email": email, "password": password})).await)
+    }
+
+    /// The login that an answer with tokens belongs to.
+    pub(crate) fn logged_in(&self, answer: &Answer) -> Login {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let text = |name: &str| answer.body["token"][name].as_str().unwrap().to_owned();
+        let (access, refresh) = (text("accessToken"), text("refreshToken"));
+        let claims = self.claims(&access);
+        let roles = claims.roles.iter().map(|role| role.as_str().to_owned()).collect();
+        Login { user: claims.sub.parse().unwrap(), sid: claims.sid, roles, access, refresh }
     }
 
     pub(crate) async fn sign_up(&self, email: &str, password: &str) {

@@ -6,5 +6,6 @@ mod accounts;
 mod away;
 mod first_admin;
 mod harness;
+mod logout;
 mod logs;
 mod rotation;

@@ -16,6 +16,7 @@ use crate::config::UserSettings;
 use crate::keys::{self, KeySet, Keys};
 use crate::password::Passwords;
 use crate::revocation::Revocations;
+use crate::throttle::Throttle;
 use crate::token::Tokens;
 use crate::{first_admin, http, sweep};
 
@@ -33,6 +34,7 @@ pub struct AppState {
     pub tokens: Tokens,
     pub identity: IdentityVerifier,
     pub revocations: Revocations,
+    pub throttle: Throttle,
 }
 
 impl FromRef<AppState> for IdentityVerifier {
@@ -59,6 +61,7 @@ impl AppState {
             keys,
             identity: IdentityVerifier::new(&settings.identity),
             revocations: Revocations::new(redis),
+            throttle: Throttle::new(&settings.login, &settings.identity),
             clock,
         })
     }

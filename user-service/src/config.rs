@@ -9,9 +9,12 @@ use platform::config::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::login::LoginSettings;
 use crate::email::Email;
 use crate::keys::KeySet;
 use crate::password;
+
+mod login;
 
 /// Issuer and audience of access tokens, as the gateway expects them by default.
 const ISSUER: &str = "firstcome";
@@ -39,6 +42,7 @@ pub struct UserSettings {
     pub redis: RedisSettings,
     pub identity: IdentitySettings,
     pub token: TokenSettings,
+    pub login: LoginSettings,
     pub password: PasswordSettings,
     pub first_admin: FirstAdminSettings,
 }
@@ -140,6 +144,7 @@ impl Settings for UserSettings {
         self.redis.validate(problems);
         self.identity.validate(problems);
         self.token.validate(problems);
+        self.login.validate(problems);
         self.password.validate(problems);
         self.first_admin.validate(problems);
     }

@@ -9,9 +9,10 @@ use crate::email::EmailError;
 use crate::password::{self, PasswordError};
 use crate::token::TokenError;
 
+const DEADLOCK: u16 = 1213;
 /// Too many connections, a server that shuts down, one that is read-only after a change of masters (two numbers), a
 /// lock that was not granted in time, a deadlock, and a connection that an operator killed.
-const PASSING: [u16; 7] = [1040, 1053, 1290, 1836, 1205, 1213, 1927];
+const PASSING: [u16; 7] = [1040, 1053, 1290, 1836, 1205, DEADLOCK, 1927];
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum ApiError {
     EmailTaken,
     #[error("unknown account or wrong password")]
     BadCredentials,
+    /// With the seconds after which a failure can be told again.
+    #[error("too many wrong passwords; again in {0} s")]
+    Throttled(u32),
     #[error("the refresh token can't be used")]
     BadRefreshToken,
     #[error("no login was named")]
@@ -110,6 +114,13 @@ impl From<ApiError> for Problem {
             )
             .korean("이메일 또는 비밀번호가 올바르지 않습니다.")
             .challenge(Challenge::Bearer),
+            ApiError::Throttled(seconds) => Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                format!("Too many wrong passwords. Try again in {seconds} seconds."),
+            )
+            .korean(format!("비밀번호를 너무 많이 틀렸습니다. {seconds}초 후에 다시 시도하세요."))
+            .retry_after(seconds),
             ApiError::BadRefreshToken => Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "UNAUTHENTICATED",
@@ -153,6 +164,13 @@ fn passes(error: &sqlx::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether another transaction was in the way, and the server has undone this one.
+#[must_use]
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| error.number() == DEADLOCK)
 }
 
 impl IntoResponse for ApiError {

@@ -16,6 +16,7 @@ use crate::app::AppState;
 pub mod holder;
 pub mod jwks;
 pub mod logout;
+pub mod proof;
 pub mod sessions;
 pub mod users;
 

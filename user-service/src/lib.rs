@@ -15,6 +15,7 @@ pub mod password;
 pub mod revocation;
 pub mod store;
 pub mod sweep;
+pub mod throttle;
 pub mod token;
 
 pub use app::start;

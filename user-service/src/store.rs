@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::email::Email;
 
+pub mod failures;
 pub mod refresh;
 pub mod sessions;
 

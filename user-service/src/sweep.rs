@@ -1,4 +1,4 @@
-//! Deletes what has expired: refresh tokens, logins, revocations. Harmless in any number of instances: it only removes
+//! Deletes what has expired: refresh tokens, logins, revocations, failures. Harmless in any number of instances: it only removes
 //! what could no longer be used.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use platform::lifecycle::BoxError;
 use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{refresh, sessions};
+use crate::store::{failures, refresh, sessions};
 
 /// Expired rows cost only space, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -39,5 +39,7 @@ pub async fn run(pool: MySqlPool, clock: Clock, stop: CancellationToken) -> Resu
 
 /// A batch of each kind; how many rows went.
 async fn sweep(pool: &MySqlPool, now_ms: u64) -> Result<u64, sqlx::Error> {
-    Ok(refresh::sweep(pool, now_ms, BATCH).await? + sessions::sweep(pool, now_ms, BATCH).await?)
+    Ok(refresh::sweep(pool, now_ms, BATCH).await?
+        + sessions::sweep(pool, now_ms, BATCH).await?
+        + failures::sweep(pool, now_ms, BATCH).await?)
 }

@@ -5,11 +5,13 @@ use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use platform::config::Secret;
 use platform::http::extract::Json;
+use platform::identity::ClientAddress;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ProblemBody;
+use super::proof::prove;
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::ApiError;
@@ -75,27 +77,39 @@ impl std::fmt::Debug for TokenPair {
         (status = 401, description = "BAD_CREDENTIALS", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "RATE_LIMITED: too many wrong passwords; try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn login(State(state): State<AppState>, Json(request): Json<Login>) -> Result<Response, ApiError> {
-    let account = match Email::parse(&request.email) {
-        Ok(email) => store::credentials(&state.pool, &email).await?,
-        Err(_) => None,
+pub async fn login(
+    State(state): State<AppState>,
+    client: ClientAddress,
+    Json(request): Json<Login>,
+) -> Result<Response, ApiError> {
+    let (name, account) = match Email::parse(&request.email) {
+        Ok(email) => (email.to_string(), store::credentials(&state.pool, &email).await?),
+        Err(_) => (request.email.trim().to_lowercase(), None),
     };
-    let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let right = state.passwords.verify(hash, request.password).await?;
+    let (right, attempt) =
+        prove(&state, &name, account.as_ref(), request.password, client).await.inspect_err(throttled)?;
     let Some(account) = account.filter(|_| right) else { return Err(refused()) };
 
     let sid = Uuid::new_v4();
     let (token, hash) = refresh_token().map_err(TokenError::from)?;
     let terms = state.tokens.terms();
-    let Some(roles) = sessions::open(&state.pool, &account, sid, hash, terms).await? else {
+    let opened = sessions::open(&state.pool, &account, attempt.client(), sid, hash, terms).await?;
+    let Some(roles) = opened else {
         return Err(refused());
     };
     metrics::counter!("user_logins_total", "outcome" => "accepted").increment(1);
     tracing::info!(user.id = account.user, session.id = %sid.simple(), "logged in");
     answer(&state, account.user, &roles, sid, terms, &token)
+}
+
+fn throttled(error: &ApiError) {
+    if matches!(error, ApiError::Throttled(_)) {
+        metrics::counter!("user_logins_total", "outcome" => "throttled").increment(1);
+    }
 }
 
 fn refused() -> ApiError {

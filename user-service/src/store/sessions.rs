@@ -7,6 +7,7 @@ use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::failures::Bucket;
 use super::{Credentials, Role, milliseconds, refresh, roles, timestamp};
 use crate::token::{Terms, TokenHash};
 
@@ -30,6 +31,7 @@ pub struct Revoked {
 pub async fn open(
     pool: &MySqlPool,
     checked: &Credentials,
+    client: Option<Bucket>,
     sid: Uuid,
     token: TokenHash,
     terms: Terms,
@@ -46,10 +48,12 @@ pub async fn open(
     }
     let roles = roles(&mut *transaction, checked.user).await?;
     sqlx::query(
-        "INSERT INTO refresh_families (sid, user_id, created_at, expires_at, access_expires_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO refresh_families (sid, user_id, client, created_at, expires_at, access_expires_at) \
+         VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(sid.as_bytes().as_slice())
     .bind(checked.user)
+    .bind(client.map(|client| client.to_vec()))
     .bind(timestamp(terms.from_ms))
     .bind(timestamp(terms.refresh_until_ms))
     .bind(timestamp(terms.access_until_ms))

@@ -82,6 +82,10 @@ impl Service {
         &self.settings.mysql
     }
 
+    pub(crate) fn redis(&self) -> RedisSettings {
+        self.settings.redis.clone()
+    }
+
     /// The same service by way of another pool.
     pub(crate) fn by_way_of(&self, pool: MySqlPool) -> Self {
         Self::with_pool(&self.settings, pool, &self.revoked, self.state.clock.clone())

@@ -9,3 +9,4 @@ mod harness;
 mod logout;
 mod logs;
 mod rotation;
+mod throttle;

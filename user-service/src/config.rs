@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::login::LoginSettings;
 use crate::email::Email;
 use crate::keys::KeySet;
-use crate::password;
+use crate::password::rules;
 
 mod login;
 
@@ -180,15 +180,12 @@ impl FirstAdminSettings {
         if self.email.is_empty() {
             return;
         }
-        if let Err(error) = Email::parse(&self.email) {
+        let email = Email::parse(&self.email);
+        if let Err(error) = email {
             problems.add("first-admin.email", error.english());
         }
-        let length = self.password.expose().chars().count();
-        if !(password::MIN_LENGTH..=password::MAX_LENGTH).contains(&length) {
-            problems.add(
-                "first-admin.password",
-                format_args!("must have {} to {} characters", password::MIN_LENGTH, password::MAX_LENGTH),
-            );
+        if let Err(weakness) = rules::check(&self.password, email.ok().as_ref()) {
+            problems.add("first-admin.password", weakness.english());
         }
     }
 }

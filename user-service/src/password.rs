@@ -1,5 +1,6 @@
 //! Password hashing. Invariants: at most `parallelism` hashes run at once, off the async threads; a check costs one
-//! Argon2id run whether the account exists or not, so that the time to the answer tells nothing.
+//! Argon2id run whether the account exists or not, so that the time to the answer tells nothing; what is hashed and what
+//! is checked has the form that [`rules`] judges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,10 @@ use tokio_util::sync::CancellationToken;
 use self::argon::Memory;
 
 mod argon;
+pub mod rules;
 
 /// Memory that no hash has used for this long, at most twice, is let go.
 const IDLE: Duration = Duration::from_secs(5);
-/// Shortest and longest password, in characters.
-pub const MIN_LENGTH: usize = 8;
-pub const MAX_LENGTH: usize = 128;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
@@ -62,7 +61,7 @@ impl Passwords {
         let turn = self.turn().await?;
         let memory = Arc::clone(&self.memory);
         tokio::task::spawn_blocking(move || {
-            let hash = memory.hash(password.expose().as_bytes());
+            let hash = memory.hash(rules::normalised(&password).expose().as_bytes());
             drop(turn);
             hash
         })
@@ -75,7 +74,7 @@ impl Passwords {
         let (memory, dummy) = (Arc::clone(&self.memory), Arc::clone(&self.dummy));
         tokio::task::spawn_blocking(move || {
             let phc = stored.as_deref().unwrap_or(&dummy);
-            let checked = memory.verify(phc, password.expose().as_bytes());
+            let checked = memory.verify(phc, rules::normalised(&password).expose().as_bytes());
             drop(turn);
             Ok(checked? && stored.is_some())
         })
@@ -121,6 +120,13 @@ mod tests {
             passwords.hash(secret("correct horse")).await.unwrap(),
             "every hash has its own salt"
         );
+    }
+
+    #[tokio::test]
+    async fn two_ways_to_type_a_letter_are_one_password() {
+        let passwords = Passwords::new(1, 8).unwrap();
+        let stored = passwords.hash(secret("cafe\u{301} au lait")).await.unwrap();
+        assert!(passwords.verify(Some(stored), secret("caf\u{e9} au lait")).await.unwrap());
     }
 
     /// Guard: with an early `false` for unknown accounts the second time is near zero.

@@ -15,7 +15,7 @@ use super::holder::Holder;
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::{ApiError, FieldError};
-use crate::password;
+use crate::password::rules;
 use crate::store::{self, Inserted, Role, timestamp};
 
 /// Ids have 12 random bits a millisecond: five draws in a row that are all taken mean that something else is wrong.
@@ -59,11 +59,8 @@ pub struct Me {
 fn validate(request: &SignUp) -> Result<Email, ApiError> {
     let mut invalid = Vec::new();
     let email = Email::parse(&request.email).map_err(|error| invalid.push(FieldError::Email(error)));
-    let length = request.password.expose().chars().count();
-    if length < password::MIN_LENGTH {
-        invalid.push(FieldError::PasswordTooShort(length));
-    } else if length > password::MAX_LENGTH {
-        invalid.push(FieldError::PasswordTooLong(length));
+    if let Err(weakness) = rules::check(&request.password, email.as_ref().ok()) {
+        invalid.push(FieldError::Password("password", weakness));
     }
     match email {
         Ok(email) if invalid.is_empty() => Ok(email),
@@ -73,7 +70,8 @@ fn validate(request: &SignUp) -> Result<Email, ApiError> {
 
 /// Sign up.
 ///
-/// One account per e-mail address. The password has 8 to 128 characters.
+/// One account per e-mail address. The password has 8 to 128 characters, and is none of the commonest that have leaked,
+/// nor little more than the e-mail address or the name of the service.
 #[utoipa::path(
     post,
     path = "/users/sign-up",

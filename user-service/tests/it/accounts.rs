@@ -124,6 +124,73 @@ async fn passwords_have_8_to_128_characters_of_any_script() {
 }
 
 #[tokio::test]
+async fn what_everybody_tries_first_is_no_password_and_the_answer_says_why() {
+    let service = Service::new("weak").await;
+    let body = json!({"email": "kim.park@example.com", "password": "Password123"});
+    assert_snapshot!(service.post("/users/sign-up", &body).await.masked(&[]), @r#"
+    400 {
+      "code": "VALIDATION_FAILED",
+      "detail": "password is one of the commonest that have leaked elsewhere; use another, such as a few words in a row.",
+      "errors": [
+        {
+          "field": "password",
+          "message": "is one of the commonest that have leaked elsewhere; use another, such as a few words in a row"
+        }
+      ],
+      "instance": "/users/sign-up",
+      "status": 400,
+      "title": "Bad Request",
+      "traceId": "[traceId]",
+      "type": "urn:firstcome:problem:validation-failed"
+    }
+    "#);
+    for password in ["kimpark2026", "Firstcome!!"] {
+        let answer = service.post("/users/sign-up", &json!({"email": "kim.park@example.com", "password": password}));
+        let answer = answer.await;
+        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (400, &json!("password")), "{password}");
+        let message = answer.body["errors"][0]["message"].as_str().unwrap();
+        assert!(message.starts_with("is little more than your e-mail address"), "{message}");
+    }
+}
+
+/// One letter may come as one code point or as two.
+#[tokio::test]
+async fn a_password_is_the_same_on_every_keyboard() {
+    let service = Service::new("unicode").await;
+    service.sign_up("kim@example.com", "cafe\u{301} au lait").await;
+    for (password, status) in [("caf\u{e9} au lait", 200), ("cafe\u{301} au lait", 200), ("cafe au lait", 401)] {
+        let body = json!({"email": "kim@example.com", "password": password});
+        assert_eq!(service.post("/users/login", &body).await.status, status, "{password}");
+    }
+}
+
+/// Guard: with the address looked up first, several of them find it free.
+#[tokio::test]
+async fn of_twenty_spellings_of_one_address_at_once_one_is_created() {
+    let service = Service::new("spellings").await;
+    let spelling = |n: u32| {
+        let letters = "kim.park@example.com".chars().enumerate();
+        let mixed: String = letters.map(|(i, c)| if (n >> (i % 5)) & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
+        format!("{}{mixed}{}", " ".repeat(n as usize % 3), "\t".repeat(n as usize % 2))
+    };
+    let mut asked = JoinSet::new();
+    for n in 0..20 {
+        let (service, email) = (service.clone(), spelling(n));
+        asked.spawn(async move {
+            service.post("/users/sign-up", &json!({"email": email, "password": "correct horse"})).await
+        });
+    }
+    let answers = asked.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
+    for answer in answers.iter().filter(|answer| answer.status != 201) {
+        assert_eq!((answer.status, &answer.body["code"]), (409, &json!("EMAIL_TAKEN")), "{}", answer.body);
+    }
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM users").fetch_one(&service.state.pool).await.unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
 async fn of_many_sign_ups_with_one_address_one_is_created() {
     let service = Service::new("same_address").await;
     for round in 0..3 {

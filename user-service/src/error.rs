@@ -24,6 +24,14 @@ pub enum ApiError {
     EmailTaken,
     #[error("unknown account or wrong password")]
     BadCredentials,
+    #[error("the password to be proved is wrong")]
+    WrongPassword,
+    #[error("the caller is no administrator")]
+    Forbidden,
+    #[error("no such account")]
+    UserNotFound,
+    #[error("nobody else is an administrator")]
+    LastAdmin,
     /// With the seconds after which a failure can be told again.
     #[error("too many wrong passwords; again in {0} s")]
     Throttled(u32),
@@ -141,6 +149,25 @@ impl From<ApiError> for Problem {
             )
             .korean("이메일 또는 비밀번호가 올바르지 않습니다.")
             .challenge(Challenge::Bearer),
+            // Not 401: that would say that the token is no good (RFC 9110, 15.5.2), and clients refresh it or log their
+            // user out. Who is asking is beyond doubt; he may not do this without the password.
+            ApiError::WrongPassword => {
+                Problem::new(StatusCode::FORBIDDEN, "BAD_CREDENTIALS", "The password is wrong.")
+                    .korean("비밀번호가 올바르지 않습니다.")
+            }
+            ApiError::Forbidden => Problem::forbidden(),
+            ApiError::UserNotFound => Problem::new(
+                StatusCode::NOT_FOUND,
+                "USER_NOT_FOUND",
+                "There is no account of this id.",
+            )
+            .korean("해당 사용자를 찾을 수 없습니다."),
+            ApiError::LastAdmin => Problem::new(
+                StatusCode::CONFLICT,
+                "LAST_ADMIN",
+                "Nobody else is an administrator. Make somebody one first.",
+            )
+            .korean("마지막 관리자입니다. 먼저 다른 관리자를 지정하세요."),
             ApiError::Throttled(seconds) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "RATE_LIMITED",

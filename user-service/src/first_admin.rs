@@ -1,6 +1,7 @@
-//! The first administrator, from the settings. Invariant: an account that exists is never touched. If somebody else
+//! The first administrator, from the settings. Invariants: an account that exists is never touched. If somebody else
 //! signed up with the configured address first, he must not become an administrator by our next start; and an
-//! administrator's changed password or withdrawn role stays as it is.
+//! administrator's changed password or withdrawn role stays as it is. Where there is an administrator, none is made: one who
+//! deleted his account does not rise again with the password of the settings.
 
 use platform::lifecycle::BoxError;
 
@@ -8,9 +9,9 @@ use crate::app::AppState;
 use crate::config::FirstAdminSettings;
 use crate::email::Email;
 use crate::error::ApiError;
-use crate::store::{self, Inserted, Role, timestamp};
+use crate::store::{self, Inserted, Role, role, timestamp};
 
-/// Makes the account unless its address is in use. Of several instances that start at once, one makes it.
+/// Makes the account if there is no administrator and its address is not in use. Of several instances that start at once, one makes it.
 pub async fn ensure(state: &AppState, settings: &FirstAdminSettings) -> Result<(), BoxError> {
     if settings.email.is_empty() {
         return Ok(());
@@ -18,7 +19,8 @@ pub async fn ensure(state: &AppState, settings: &FirstAdminSettings) -> Result<(
     let email =
         Email::parse(&settings.email).map_err(|error| format!("first-admin.email {}", error.english()))?;
     // Most starts end here and spare themselves the hash.
-    if store::credentials(&state.pool, &email).await?.is_none()
+    if !role::has_admin(&state.pool).await?
+        && store::credentials(&state.pool, &email).await?.is_none()
         && create(state, &email, settings).await? == Inserted::Created
     {
         tracing::info!("first administrator created");

@@ -13,10 +13,12 @@ use utoipa_axum::routes;
 
 use crate::app::AppState;
 
+pub mod account;
 pub mod holder;
 pub mod jwks;
 pub mod logout;
 pub mod proof;
+pub mod roles;
 pub mod sessions;
 pub mod users;
 
@@ -25,7 +27,9 @@ pub mod users;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(users::sign_up))
-        .routes(routes!(users::me))
+        .routes(routes!(users::me, account::delete))
+        .routes(routes!(account::change_password))
+        .routes(routes!(roles::change))
         .routes(routes!(sessions::login))
         .routes(routes!(sessions::refresh))
         .routes(routes!(logout::logout))

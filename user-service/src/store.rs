@@ -1,47 +1,19 @@
-//! Accounts in MySQL: plain functions that take an executor. Invariant: whether an e-mail address is taken is decided
-//! by the unique key alone, never by looking first.
+//! Accounts in MySQL: plain functions that take an executor. Invariants: whether an e-mail address is taken is decided
+//! by the unique key alone, never by looking first; an id is never used again.
+//!
+//! Locks are taken in one order: the account's row, then roles, then logins; of two who change one account, one waits.
 
-use serde::{Deserialize, Serialize};
+use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlExecutor;
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 
+pub use self::role::{Role, grant, roles};
 use crate::email::Email;
 
 pub mod failures;
 pub mod refresh;
+pub mod role;
 pub mod sessions;
-
-/// What an account may do. Everybody is a USER; what goes beyond is granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Role {
-    User,
-    Admin,
-}
-
-impl Role {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "USER",
-            Self::Admin => "ADMIN",
-        }
-    }
-}
-
-/// A row holds a value that this version does not know.
-#[derive(Debug, thiserror::Error)]
-#[error("unknown role {0:?} in user_roles")]
-pub struct UnknownRole(String);
-
-impl TryFrom<String> for Role {
-    type Error = UnknownRole;
-
-    fn try_from(text: String) -> Result<Self, UnknownRole> {
-        [Self::User, Self::Admin].into_iter().find(|role| role.as_str() == text).ok_or(UnknownRole(text))
-    }
-}
 
 /// An account as its holder may see it.
 #[derive(Clone, Debug)]
@@ -114,9 +86,22 @@ pub async fn credentials(
     Ok(row.map(|(user, password_hash)| Credentials { user, password_hash }))
 }
 
+/// The address of an account, and what its password is checked against.
+pub async fn account(
+    executor: impl MySqlExecutor<'_>,
+    user: u64,
+) -> Result<Option<(String, Credentials)>, sqlx::Error> {
+    let row: Option<(String, String)> =
+        sqlx::query_as("SELECT email, password_hash FROM users WHERE user_id = ? AND deleted_at IS NULL")
+            .bind(user)
+            .fetch_optional(executor)
+            .await?;
+    Ok(row.map(|(email, password_hash)| (email, Credentials { user, password_hash })))
+}
+
 pub async fn user(executor: impl MySqlExecutor<'_>, id: u64) -> Result<Option<User>, sqlx::Error> {
     let row: Option<(String, OffsetDateTime)> =
-        sqlx::query_as("SELECT email, created_at FROM users WHERE user_id = ?")
+        sqlx::query_as("SELECT email, created_at FROM users WHERE user_id = ? AND deleted_at IS NULL")
             .bind(id)
             .fetch_optional(executor)
             .await?;
@@ -125,43 +110,53 @@ pub async fn user(executor: impl MySqlExecutor<'_>, id: u64) -> Result<Option<Us
 
 /// Takes an account for the transaction alone, so that no login of it begins meanwhile. Whether there is one.
 pub async fn lock(executor: impl MySqlExecutor<'_>, user: u64) -> Result<bool, sqlx::Error> {
-    let found: Option<(u64,)> = sqlx::query_as("SELECT user_id FROM users WHERE user_id = ? FOR UPDATE")
+    let found: Option<(Option<OffsetDateTime>,)> =
+        sqlx::query_as("SELECT deleted_at FROM users WHERE user_id = ? FOR UPDATE")
         .bind(user)
         .fetch_optional(executor)
         .await?;
-    Ok(found.is_some())
+    Ok(matches!(found, Some((None,))))
 }
 
-/// All roles of a user, USER first.
-pub async fn roles(executor: impl MySqlExecutor<'_>, user: u64) -> Result<Vec<Role>, sqlx::Error> {
-    let granted: Vec<(String,)> = sqlx::query_as("SELECT role FROM user_roles WHERE user_id = ?")
-        .bind(user)
-        .fetch_all(executor)
-        .await?;
-    let mut roles = vec![Role::User];
-    for (role,) in granted {
-        roles.push(Role::try_from(role).map_err(|error| sqlx::Error::Decode(error.into()))?);
-    }
-    roles.sort_unstable();
-    roles.dedup();
-    Ok(roles)
+/// The same, unless the password was changed or the account deleted since it was checked.
+pub async fn lock_unchanged(
+    connection: &mut MySqlConnection,
+    checked: &Credentials,
+) -> Result<bool, sqlx::Error> {
+    let current: Option<(Option<String>,)> =
+        sqlx::query_as("SELECT password_hash FROM users WHERE user_id = ? FOR UPDATE")
+            .bind(checked.user)
+            .fetch_optional(connection)
+            .await?;
+    Ok(current.and_then(|(hash,)| hash).as_ref() == Some(&checked.password_hash))
 }
 
-pub async fn grant(
+/// Of an account that the transaction has locked.
+pub async fn set_password(
     executor: impl MySqlExecutor<'_>,
     user: u64,
-    role: Role,
+    password_hash: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE users SET password_hash = ? WHERE user_id = ?")
+        .bind(password_hash)
+        .bind(user)
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+/// Leaves nothing but the id of an account that the transaction has locked.
+pub async fn bury(
+    connection: &mut MySqlConnection,
+    user: u64,
     at: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    // Granting twice is no error and keeps the first time.
-    sqlx::query(
-        "INSERT INTO user_roles (user_id, role, granted_at) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE role = role",
-    )
-    .bind(user)
-    .bind(role.as_str())
-    .bind(at)
-    .execute(executor)
-    .await?;
+    sqlx::query("UPDATE users SET email = NULL, password_hash = NULL, deleted_at = ? WHERE user_id = ?")
+        .bind(at)
+        .bind(user)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM user_roles WHERE user_id = ?").bind(user).execute(connection).await?;
     Ok(())
 }
 

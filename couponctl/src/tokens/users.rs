@@ -34,7 +34,8 @@ pub(crate) fn existing(mysql: &Mysql, database: &str, count: Option<u64>) -> Res
         let mut connection = mysql.connect(database).await?;
         let limit = i64::try_from(count.unwrap_or(u64::MAX)).unwrap_or(i64::MAX);
         let rows: Vec<i64> =
-            sqlx::query_scalar("SELECT CAST(user_id AS SIGNED) FROM users ORDER BY user_id LIMIT ?")
+            // Of a deleted account only the id is there.
+            sqlx::query_scalar("SELECT CAST(user_id AS SIGNED) FROM users WHERE email IS NOT NULL ORDER BY user_id LIMIT ?")
                 .bind(limit)
                 .fetch_all(&mut connection)
                 .await

@@ -91,13 +91,7 @@ pub async fn logout_all(
     let now = state.clock.now_ms();
     let mut transaction = state.pool.begin().await?;
     store::lock(&mut *transaction, identity.user).await?;
-    let mut revoked = sessions::revoke_all(&mut transaction, identity.user, now).await?;
-    // A token that no login of ours made, or one that was revoked before: to log out twice is no error.
-    if let Some(sid) = session(&identity)
-        && revoked.iter().all(|one| one.sid != sid)
-    {
-        revoked.extend(sessions::revoke_in(&mut transaction, sid, now).await?);
-    }
+    let revoked = sessions::revoke_all(&mut transaction, identity.user, session(&identity), now).await?;
     transaction.commit().await?;
     state.revocations.announce(&revoked).await;
     tracing::info!(user.id = identity.user, sessions = revoked.len(), "logged out everywhere");

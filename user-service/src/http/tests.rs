@@ -375,6 +375,7 @@ async fn every_route_is_described() {
     assert_eq!(
         described,
         [
+            "DELETE /users/me",
             "GET /.well-known/jwks.json",
             "GET /openapi.json",
             "GET /users/me",
@@ -383,6 +384,8 @@ async fn every_route_is_described() {
             "POST /users/logout/all",
             "POST /users/sign-up",
             "POST /users/token/refresh",
+            "POST /users/{id}/roles",
+            "PUT /users/me/password",
         ]
     );
     assert!(document["components"]["securitySchemes"]["accessToken"].is_object());

@@ -111,10 +111,12 @@ pub async fn revoke_in(
     Ok(record(connection, vec![revoked], now_ms).await?.pop())
 }
 
-/// Ends all logins of an account, whose row the transaction has locked.
+/// Ends all logins of an account, whose row the transaction has locked; and `own`, by which its holder asks, which may be
+/// none of them.
 pub async fn revoke_all(
     connection: &mut MySqlConnection,
     user: u64,
+    own: Option<Uuid>,
     now_ms: u64,
 ) -> Result<Vec<Revoked>, sqlx::Error> {
     let families: Vec<(Vec<u8>, Option<OffsetDateTime>)> = sqlx::query_as(
@@ -132,7 +134,11 @@ pub async fn revoke_all(
         .into_iter()
         .map(|(sid, access)| Ok(Revoked { sid: uuid(&sid)?, until_ms: until(access, now_ms) }))
         .collect::<Result<_, sqlx::Error>>()?;
-    record(connection, revoked, now_ms).await
+    let mut revoked = record(connection, revoked, now_ms).await?;
+    if let Some(own) = own.filter(|own| revoked.iter().all(|one| one.sid != *own)) {
+        revoked.extend(revoke_in(connection, own, now_ms).await?);
+    }
+    Ok(revoked)
 }
 
 /// Whether a token of this login must not be taken any more.

@@ -188,7 +188,10 @@ impl Service {
 
     /// What an access token says, verified with the published key.
     pub(crate) fn claims(&self, access_token: &str) -> Claims {
-        let key = DecodingKey::from_ed_components(&self.state.keys.current().published().keys[0].x).unwrap();
+        let kid = jsonwebtoken::decode_header(access_token).unwrap().kid.unwrap();
+        let keys = self.state.keys.current();
+        let key = keys.published().keys.iter().find(|key| key.kid == kid).unwrap();
+        let key = DecodingKey::from_ed_components(&key.x).unwrap();
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_audience(&["firstcome"]);
         validation.set_issuer(&["firstcome"]);

@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
+mod account;
 mod accounts;
 mod away;
 mod first_admin;
 mod harness;
+mod keys;
 mod logout;
 mod logs;
+mod roles;
 mod rotation;
 mod throttle;

@@ -1,9 +1,10 @@
 //! The operator's tool: signs token files, makes load, audits what was promised, looks at the log and its dead letters,
-//! rotates keys.
+//! rotates keys, makes administrators.
 //!
 //! It stands alone: what it checks, it decodes by itself, so that an error in the services cannot hide itself
 //! in code that both share.
 
+mod admin;
 mod audit;
 mod clock;
 mod compare;
@@ -36,15 +37,16 @@ Examples:
   couponctl ledger show
   couponctl ledger verify
   couponctl dlt list
-  # the keys that sign access tokens
+  # the keys that sign access tokens, and who is an administrator
   couponctl keys show
+  couponctl admin grant --email kim@example.com
   # for scripts, and against the run in another folder
   couponctl audit --all --replay --state /tmp/second --json
 
 Each command has more. Addresses, keys and secrets come from the state folder of the running stack: --state, else \
 FIRSTCOME_STATE, else target/firstcome below the working folder. Without one, options name all that is needed.";
 
-/// The operator's tool of Firstcome: token files, load, audit, the log and its dead letters, keys.
+/// The operator's tool of Firstcome: token files, load, audit, the log and its dead letters, keys, administrators.
 #[derive(Debug, Parser)]
 #[command(name = "couponctl", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -63,6 +65,7 @@ enum Command {
     Ledger(ledger::Args),
     Dlt(dlt::Args),
     Keys(keys::Args),
+    Admin(admin::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Ledger(args) => ledger::run(&args, cli.json),
         Command::Dlt(args) => dlt::run(&args, cli.json),
         Command::Keys(args) => keys::run(&args, cli.json),
+        Command::Admin(args) => admin::run(&args, cli.json),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{} {error:#}", console::style("couponctl:").red().bold().for_stderr());

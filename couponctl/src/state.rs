@@ -17,11 +17,25 @@ const FILE: &str = "state.json";
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct State {
     pub(crate) gateway: Option<String>,
+    pub(crate) admin: Option<Admin>,
     pub(crate) mysql: Option<Mysql>,
     pub(crate) redis: Option<Redis>,
     pub(crate) kafka: Option<Kafka>,
     pub(crate) key_store: Option<PathBuf>,
     pub(crate) jwt: Option<Jwt>,
+}
+
+/// The first administrator of a local run.
+#[derive(Deserialize)]
+pub(crate) struct Admin {
+    pub(crate) email: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("email", &self.email).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -127,6 +141,7 @@ mod tests {
             "keyStore":"secrets/keys.json","jwt":{"issuer":"i","audience":"a"}}"#;
         let state = State::parse(text, Path::new("/run/s/state.json")).unwrap();
         assert_eq!(state.gateway.as_deref(), Some("http://127.0.0.1:8080"));
+        assert!(!format!("{:?}", state.admin.unwrap()).contains("\"b\""));
         assert_eq!(state.mysql.unwrap().password_file.unwrap(), Path::new("/run/s/secrets/mysql"));
         assert_eq!(state.redis.unwrap().password_file.unwrap(), Path::new("/x/redis"));
         assert_eq!(state.key_store.unwrap(), Path::new("/run/s/secrets/keys.json"));

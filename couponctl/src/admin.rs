@@ -98,7 +98,8 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
 impl Change {
     async fn run(&self, state: &State, action: &str) -> Result<Roles> {
         let gateway = self.gateway.as_ref().or(state.gateway.as_ref());
-        let gateway = gateway.context("no gateway: give --gateway, or --state with a running stack's folder")?;
+        let gateway =
+            gateway.context("no gateway: give --gateway, or --state with a running stack's folder")?;
         let target = Target::parse(gateway, self.allow_remote)?;
         let (email, password) = self.admin(state)?;
         let user = self.user(state).await?;

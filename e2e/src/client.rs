@@ -95,6 +95,14 @@ impl Client {
         self.send(with_token(self.request(Method::POST, path), token).json(body)).await
     }
 
+    pub async fn put(&self, path: &str, token: Option<&str>, body: &Value) -> Answer {
+        self.send(with_token(self.request(Method::PUT, path), token).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str, token: Option<&str>, body: &Value) -> Answer {
+        self.send(with_token(self.request(Method::DELETE, path), token).json(body)).await
+    }
+
     /// A body that is not necessarily JSON.
     pub async fn post_text(
         &self,
@@ -162,6 +170,16 @@ impl Answer {
         self.json()
     }
 
+    /// Checks that it was done, and nothing more is said.
+    ///
+    /// # Panics
+    /// On another status, or with a body.
+    #[track_caller]
+    pub fn done(&self) {
+        assert_eq!((self.status, self.text.as_str()), (204, ""), "{}", self.request);
+        self.trace_id();
+    }
+
     /// Checks that this is a complete problem with the status and code, and gives it.
     ///
     /// # Panics
@@ -196,7 +214,7 @@ impl Answer {
                 let sound = |name: &&str| !name.is_empty() && *name != method;
                 assert!(allow.iter().all(sound), "{}: Allow {allow:?}", self.request);
             }
-            503 => {
+            429 | 503 => {
                 assert!(
                     self.header("retry-after").parse::<u32>().is_ok(),
                     "{}: no Retry-After",

@@ -18,11 +18,11 @@ mod login;
 
 /// Issuer and audience of access tokens, as the gateway expects them by default.
 const ISSUER: &str = "firstcome";
-/// A token that leaks is useless after this, and a role that is taken away is gone after this.
+/// A token that leaks is useless after this, also if nobody ends its login; for so long are revocations remembered.
 const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
 /// Two weeks without a visit end a login.
 const REFRESH_TTL: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-/// Longer access tokens could not be called back.
+/// Longer ones would have to be remembered too long, once they are called back.
 const MAX_ACCESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// At about 20 ms a hash and two cores this queue is worked off in 5 s, half of the default request timeout.
 const MAX_WAITING: usize = 512;
@@ -125,7 +125,7 @@ impl PasswordSettings {
     }
 }
 
-/// The account that can make others administrators; created at start unless its address is in use.
+/// The account that can make others administrators; created at start if there is none and its address is not in use.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct FirstAdminSettings {

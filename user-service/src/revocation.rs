@@ -52,7 +52,8 @@ impl Revocations {
     /// Tells of revocations that were committed. What Redis does not take now, [`Revocations::run`] carries later.
     pub async fn announce(&self, revoked: &[Revoked]) {
         for some in revoked.chunks(BATCH as usize) {
-            let told = self.attempt("announce", async |connection| self.add_and_publish(some, connection).await);
+            let told =
+                self.attempt("announce", async |connection| self.add_and_publish(some, connection).await);
             let outcome = if told.await.is_some() { "told" } else { "later" };
             metrics::counter!("user_revocations_total", "outcome" => outcome).increment(some.len() as u64);
         }
@@ -98,9 +99,8 @@ impl Revocations {
                 Some(0) => {}
                 // Some were missing: nobody was told of them, or Redis has forgotten them and gateways may have, too.
                 Some(_) => {
-                    let told = self.attempt("publish", async |connection| {
-                        self.add_and_publish(&some, connection).await
-                    });
+                    let told = self
+                        .attempt("publish", async |connection| self.add_and_publish(&some, connection).await);
                     if told.await.is_none() {
                         return Ok(false);
                     }

@@ -112,9 +112,9 @@ pub async fn user(executor: impl MySqlExecutor<'_>, id: u64) -> Result<Option<Us
 pub async fn lock(executor: impl MySqlExecutor<'_>, user: u64) -> Result<bool, sqlx::Error> {
     let found: Option<(Option<OffsetDateTime>,)> =
         sqlx::query_as("SELECT deleted_at FROM users WHERE user_id = ? FOR UPDATE")
-        .bind(user)
-        .fetch_optional(executor)
-        .await?;
+            .bind(user)
+            .fetch_optional(executor)
+            .await?;
     Ok(matches!(found, Some((None,))))
 }
 

@@ -146,7 +146,8 @@ mod tests {
         let keys = Arc::new(Keys::new(set_of(&[(RFC_8037_KEY, "signing"), (OTHER_KEY, "next")])));
         let tokens = Tokens::new(&TokenSettings::default(), keys.clone(), Clock::system());
         let sid = Uuid::new_v4();
-        let token = tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid, tokens.terms()).unwrap();
+        let token =
+            tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid, tokens.terms()).unwrap();
 
         assert_eq!(decode_header(&token).unwrap().kid.as_deref(), Some("21fe31dfa154a261"));
         let published = serde_json::to_value(&keys.current().published().keys[0]).unwrap();

@@ -67,11 +67,9 @@ mod tests {
         let folder = Folder::new(temporary.path()).unwrap();
         folder.create().unwrap();
         create(&folder).unwrap();
-        let before: Vec<String> =
-            [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
+        let before: Vec<String> = [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
         create(&folder).unwrap();
-        let after: Vec<String> =
-            [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
+        let after: Vec<String> = [REDIS, MYSQL].iter().map(|name| read(&folder, name).unwrap()).collect();
         assert_eq!(before, after);
         assert_ne!(before[0], before[1]);
         assert_eq!(before[1].len(), 44);

@@ -47,7 +47,8 @@ fn request(method: Method, path: &str, roles: &[&str], body: Option<&Value>) -> 
     let mut request = Request::builder().method(method).uri(path);
     if !roles.is_empty() {
         let roles = roles.iter().map(ToString::to_string).collect();
-        let identity = IdentitySigner::new(&settings().identity).sign(&Identity { user: 7, roles, session: None });
+        let identity =
+            IdentitySigner::new(&settings().identity).sign(&Identity { user: 7, roles, session: None });
         request = request.header(HEADER, identity);
     }
     match body {

@@ -20,9 +20,15 @@ const PUBLICATION: Duration = Duration::from_secs(300);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// The key would not be published any more, and tokens that it signed live until then.
-    InUse { kid: String, until_ms: u64 },
+    InUse {
+        kid: String,
+        until_ms: u64,
+    },
     /// It would sign before every verifier has seen it; they have by then.
-    TooNew { kid: String, until_ms: u64 },
+    TooNew {
+        kid: String,
+        until_ms: u64,
+    },
     NoNext,
 }
 
@@ -39,7 +45,9 @@ impl fmt::Display for Obstacle {
                 "the next key {kid} was published a moment ago; some verifiers may not know it before {}",
                 terminal::time(*until_ms)
             ),
-            Self::NoNext => write!(f, "there is no next key; a new one would sign before any verifier knows it"),
+            Self::NoNext => {
+                write!(f, "there is no next key; a new one would sign before any verifier knows it")
+            }
         }
     }
 }

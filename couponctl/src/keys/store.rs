@@ -110,8 +110,9 @@ impl Store {
 
     pub(crate) fn parse(text: &str) -> Result<Self> {
         // Serde's own words could quote a key.
-        let store: Self = serde_json::from_str(text)
-            .map_err(|error| anyhow!("it is no JWK Set (line {}, column {})", error.line(), error.column()))?;
+        let store: Self = serde_json::from_str(text).map_err(|error| {
+            anyhow!("it is no JWK Set (line {}, column {})", error.line(), error.column())
+        })?;
         store.signing()?;
         for key in &store.keys {
             key.pair()?;
@@ -211,7 +212,9 @@ mod tests {
         };
         let none = r#"{"keys": []}"#.to_owned();
         let cut = r#"{"keys": [{"d": "hunter2""#.to_owned();
-        for text in [changed("d"), changed("x"), changed("kty"), changed("status"), none, cut, "hunter2".to_owned()] {
+        for text in
+            [changed("d"), changed("x"), changed("kty"), changed("status"), none, cut, "hunter2".to_owned()]
+        {
             let Err(error) = Store::parse(&text) else { panic!("{text} was taken") };
             assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
         }

@@ -121,7 +121,8 @@ async fn an_address_is_looked_up() {
     stack(folder.path(), gateway, "the right one");
     let servers = Servers::get();
     let database = format!("test_admin_{}", rand::random::<u64>());
-    let mut mysql = servers.database(&database, include_str!("../../../user-service/migrations/0001_users.sql")).await;
+    let mut mysql =
+        servers.database(&database, include_str!("../../../user-service/migrations/0001_users.sql")).await;
     mysql.execute("INSERT INTO users VALUES (77, 'kim@example.org', 'x', NOW())").await.unwrap();
     let options = servers.mysql_options(folder.path());
     let run = |email: &'static str| {

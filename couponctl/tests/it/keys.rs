@@ -43,7 +43,10 @@ fn a_store_is_made_shown_and_rotated() {
     let shown = run(&["show"]);
     let table = String::from_utf8(shown.stdout).unwrap();
     for (kid, status) in &rotated {
-        assert!(table.lines().any(|line| line.contains(kid.as_str()) && line.contains(status.as_str())), "{table}");
+        assert!(
+            table.lines().any(|line| line.contains(kid.as_str()) && line.contains(status.as_str())),
+            "{table}"
+        );
     }
     let secret: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     for key in secret["keys"].as_array().unwrap() {

@@ -21,13 +21,20 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Notes the contents of the run's secret files, of PEM files line by line.
+/// Notes the contents of the run's secret files, of the key store the private halves.
 fn meet_those_of_the_run(stack: &Stack) {
     let files = files(&stack.folder.join("secrets"));
     assert!(!files.is_empty(), "the run has secrets");
     for text in files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok()) {
-        for line in text.lines().filter(|line| !line.starts_with("-----")) {
-            secrets::met(line.trim());
+        match serde_json::from_str::<Value>(&text).ok().and_then(|store| store["keys"].as_array().cloned()) {
+            Some(keys) => {
+                for key in keys {
+                    secrets::met(key["d"].as_str().unwrap_or_else(|| panic!("a key without a private half")));
+                }
+            }
+            None => {
+                secrets::met(text.trim());
+            }
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Tests that get along take the stack together; those that break something, or need the machine for themselves,
 //! take it alone (`stack::shared`, `stack::alone`).
 
+mod accounts;
 mod claims;
 mod couponctl;
 mod faults;
 mod gateway;
+mod keys;
 mod logs;
 mod operations;
 mod race;

@@ -110,11 +110,9 @@ mod tests {
         let clock = Clock::manual(1_800_000_000_000);
         let signer = IdentitySigner::new(&settings(SECRET)).with_clock(clock.clone());
         let verifier = IdentityVerifier::new(&settings(SECRET)).with_clock(clock.clone());
-        for (given, seen) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("2001:db8::7", "2001:db8::7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-        ] {
+        for (given, seen) in
+            [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:db8::7"), ("::ffff:192.0.2.7", "192.0.2.7")]
+        {
             let value = signer.sign_client(given.parse().unwrap());
             assert!(value.is_sensitive());
             assert_eq!(verifier.verify_client(&headers(&value)).unwrap(), Some(seen.parse().unwrap()));

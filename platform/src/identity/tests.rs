@@ -52,7 +52,8 @@ async fn who_may_be_nobody_must_not_be_forged() {
         let mut request = http::Request::new(());
         *request.headers_mut() = headers;
         let (mut parts, ()) = request.into_parts();
-        <Caller as OptionalFromRequestParts<IdentityVerifier>>::from_request_parts(&mut parts, &verifier).await
+        <Caller as OptionalFromRequestParts<IdentityVerifier>>::from_request_parts(&mut parts, &verifier)
+            .await
     };
     assert_eq!(caller(HeaderMap::new()).await.unwrap(), None);
     let signer = IdentitySigner::new(&settings(SECRET));

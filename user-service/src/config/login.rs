@@ -64,7 +64,10 @@ impl LoginSettings {
             ("address-failures", self.address_failures, MOST_ADDRESS_FAILURES),
         ] {
             if failures == 0 || failures > most {
-                problems.add(&format!("login.{name}"), format_args!("must be between 1 and {most}, is {failures}"));
+                problems.add(
+                    &format!("login.{name}"),
+                    format_args!("must be between 1 and {most}, is {failures}"),
+                );
             }
         }
         for (name, regain) in [

@@ -118,7 +118,8 @@ impl Entry {
         let Some(since_ms) = platform::clock::parse_rfc3339(&since) else {
             return wrong("its since must be a time such as 2026-11-21T10:00:00Z");
         };
-        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).ok().and_then(|it| <[u8; 32]>::try_from(it).ok());
+        let bytes =
+            |text: &str| URL_SAFE_NO_PAD.decode(text).ok().and_then(|it| <[u8; 32]>::try_from(it).ok());
         let (Some(public), Some(seed)) = (bytes(&x), bytes(d.expose())) else {
             return wrong("its x and d must be 32 bytes each in base64url without padding");
         };

@@ -92,7 +92,9 @@ fn what_is_no_key_store_is_refused_without_showing_it() {
         assert!(text.contains(said), "{content}: {text}");
         assert!(!text.contains("hunter2") && !text.contains(RFC_8037_KEY.1), "{text}");
     }
-    assert!(KeySet::open("/nowhere/at/all").unwrap_err().to_string().contains("/nowhere/at/all can't be read"));
+    assert!(
+        KeySet::open("/nowhere/at/all").unwrap_err().to_string().contains("/nowhere/at/all can't be read")
+    );
 }
 
 #[test]

@@ -59,7 +59,10 @@ fn take(keys: &Keys, content: &[u8], health: &ComponentHandle) {
             if old != new {
                 tracing::info!(key.id = new, key.before = old, "another key signs from now on");
                 if !before.published.keys.iter().any(|key| key.kid == new) {
-                    tracing::warn!(key.id = new, "it was not published before; verifiers may not know it yet");
+                    tracing::warn!(
+                        key.id = new,
+                        "it was not published before; verifiers may not know it yet"
+                    );
                 }
             }
             report(&set, true);

@@ -104,7 +104,8 @@ mod tests {
             assert_eq!(checked(password, "kim@example.com"), Err(Weakness::Breached), "{password}");
         }
         // Composition is nobody's business.
-        for password in ["correct horse", "        ", "ñandú ñandú", "비밀번호비밀번호", "zzzzzzzzz"] {
+        for password in ["correct horse", "        ", "ñandú ñandú", "비밀번호비밀번호", "zzzzzzzzz"]
+        {
             assert_eq!(checked(password, "kim@example.com"), Ok(()), "{password}");
         }
     }

@@ -48,7 +48,10 @@ pub async fn raise(connection: &mut MySqlConnection, levels: &Levels) -> Result<
 }
 
 pub async fn forget(executor: impl MySqlExecutor<'_>, bucket: Bucket) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM login_failures WHERE bucket = ?").bind(bucket.to_vec()).execute(executor).await?;
+    sqlx::query("DELETE FROM login_failures WHERE bucket = ?")
+        .bind(bucket.to_vec())
+        .execute(executor)
+        .await?;
     Ok(())
 }
 
@@ -82,7 +85,8 @@ async fn fetch(
     buckets: &[Bucket],
     locking: &'static str,
 ) -> Result<Levels, sqlx::Error> {
-    let mut select = QueryBuilder::<MySql>::new("SELECT bucket, full_ms FROM login_failures WHERE bucket IN (");
+    let mut select =
+        QueryBuilder::<MySql>::new("SELECT bucket, full_ms FROM login_failures WHERE bucket IN (");
     let mut list = select.separated(", ");
     for bucket in buckets {
         list.push_bind(bucket.to_vec());
@@ -92,7 +96,8 @@ async fn fetch(
     let rows: Vec<(Vec<u8>, u64)> = select.build_query_as().fetch_all(executor).await?;
     rows.into_iter()
         .map(|(bucket, full_ms)| {
-            let bucket = Bucket::try_from(bucket.as_slice()).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            let bucket =
+                Bucket::try_from(bucket.as_slice()).map_err(|error| sqlx::Error::Decode(error.into()))?;
             Ok((bucket, full_ms))
         })
         .collect()

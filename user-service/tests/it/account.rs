@@ -86,7 +86,8 @@ async fn a_new_password_has_to_pass_the_rules() {
 /// Guard: by another way the throttle of logins would be none.
 #[tokio::test]
 async fn wrong_passwords_are_counted_with_those_of_logins() {
-    let service = Service::with("password_throttle", |settings| settings.login.account_address_failures = 4).await;
+    let service =
+        Service::with("password_throttle", |settings| settings.login.account_address_failures = 4).await;
     let service = service.from("192.0.2.7");
     service.sign_up(KIM, OLD).await;
     let login = service.log_in(KIM, OLD).await;
@@ -108,7 +109,9 @@ async fn no_login_with_the_old_password_outlives_its_change() {
     let mut asked = JoinSet::new();
     for _ in 0..12 {
         let service = service.clone();
-        asked.spawn(async move { service.post("/users/login", &json!({"email": KIM, "password": OLD})).await });
+        asked.spawn(
+            async move { service.post("/users/login", &json!({"email": KIM, "password": OLD})).await },
+        );
     }
     assert_eq!(change(&service, &login, OLD, NEW).await.status, 204);
     for answer in asked.join_all().await {
@@ -128,7 +131,9 @@ async fn of_many_changes_at_once_one_counts() {
     let mut asked = JoinSet::new();
     for n in 0..6 {
         let (service, login) = (service.clone(), login.clone());
-        asked.spawn(async move { (n, change(&service, &login, OLD, &format!("battery staple {n}")).await.status) });
+        asked.spawn(async move {
+            (n, change(&service, &login, OLD, &format!("battery staple {n}")).await.status)
+        });
     }
     let statuses = asked.join_all().await;
     let changed: Vec<_> = statuses.iter().filter(|(_, status)| *status == 204).collect();

@@ -145,9 +145,14 @@ async fn what_everybody_tries_first_is_no_password_and_the_answer_says_why() {
     }
     "#);
     for password in ["kimpark2026", "Firstcome!!"] {
-        let answer = service.post("/users/sign-up", &json!({"email": "kim.park@example.com", "password": password}));
+        let answer =
+            service.post("/users/sign-up", &json!({"email": "kim.park@example.com", "password": password}));
         let answer = answer.await;
-        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (400, &json!("password")), "{password}");
+        assert_eq!(
+            (answer.status, &answer.body["errors"][0]["field"]),
+            (400, &json!("password")),
+            "{password}"
+        );
         let message = answer.body["errors"][0]["message"].as_str().unwrap();
         assert!(message.starts_with("is little more than your e-mail address"), "{message}");
     }
@@ -158,7 +163,9 @@ async fn what_everybody_tries_first_is_no_password_and_the_answer_says_why() {
 async fn a_password_is_the_same_on_every_keyboard() {
     let service = Service::new("unicode").await;
     service.sign_up("kim@example.com", "cafe\u{301} au lait").await;
-    for (password, status) in [("caf\u{e9} au lait", 200), ("cafe\u{301} au lait", 200), ("cafe au lait", 401)] {
+    for (password, status) in
+        [("caf\u{e9} au lait", 200), ("cafe\u{301} au lait", 200), ("cafe au lait", 401)]
+    {
         let body = json!({"email": "kim@example.com", "password": password});
         assert_eq!(service.post("/users/login", &body).await.status, status, "{password}");
     }
@@ -170,7 +177,8 @@ async fn of_twenty_spellings_of_one_address_at_once_one_is_created() {
     let service = Service::new("spellings").await;
     let spelling = |n: u32| {
         let letters = "kim.park@example.com".chars().enumerate();
-        let mixed: String = letters.map(|(i, c)| if (n >> (i % 5)) & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
+        let mixed: String =
+            letters.map(|(i, c)| if (n >> (i % 5)) & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect();
         format!("{}{mixed}{}", " ".repeat(n as usize % 3), "\t".repeat(n as usize % 2))
     };
     let mut asked = JoinSet::new();

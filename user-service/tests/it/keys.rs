@@ -73,8 +73,12 @@ async fn tokens_from_before_and_after_a_rotation_verify_and_every_set_is_whole()
         let (service, done, reads) = (service.clone(), done.clone(), reads.clone());
         async move {
             while !done.load(Ordering::SeqCst) {
-                let kids: Vec<_> =
-                    published(&service).await.keys.iter().filter_map(|key| key.common.key_id.clone()).collect();
+                let kids: Vec<_> = published(&service)
+                    .await
+                    .keys
+                    .iter()
+                    .filter_map(|key| key.common.key_id.clone())
+                    .collect();
                 if kids[0].starts_with("key-") {
                     let number: u8 = kids[0]["key-".len()..].parse().unwrap();
                     let mut whole = vec![format!("key-{number}"), format!("key-{}", number + 1)];

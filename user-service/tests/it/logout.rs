@@ -185,7 +185,8 @@ async fn a_redis_that_forgot_everything_is_told_again() {
 
     service.state.clock.advance(Duration::from_secs(15 * 60 + 61));
     until("what is over is forgotten", async || {
-        let count: u64 = redis::cmd("ZCARD").arg(&service.revoked).query_async(&mut redis.clone()).await.unwrap();
+        let count: u64 =
+            redis::cmd("ZCARD").arg(&service.revoked).query_async(&mut redis.clone()).await.unwrap();
         count == 0
     })
     .await;
@@ -198,7 +199,8 @@ async fn a_redis_that_forgot_everything_is_told_again() {
 async fn a_logout_without_redis_is_one_and_another_instance_tells_of_it() {
     let service = Service::new("logout_away").await;
     let mut redis = redis_of(&service).await;
-    let away = service.beside(RedisSettings { address: "127.0.0.1:1".to_owned(), ..RedisSettings::default() });
+    let away =
+        service.beside(RedisSettings { address: "127.0.0.1:1".to_owned(), ..RedisSettings::default() });
     let [here, _] = two_logins(&service).await;
     let began = std::time::Instant::now();
     assert_eq!(logout(&away, Some(&here), None).await.status, 204);

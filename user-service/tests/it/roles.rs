@@ -123,8 +123,10 @@ async fn two_administrators_who_are_taken_at_once_leave_one() {
         let mut statuses: Vec<_> = asked.join_all().await.iter().map(|answer| answer.status).collect();
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 409], "round {round}");
-        let admins: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM user_roles").fetch_one(&service.state.pool).await.unwrap();
+        let admins: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM user_roles")
+            .fetch_one(&service.state.pool)
+            .await
+            .unwrap();
         assert_eq!(admins, 1);
         // As at the beginning.
         let by = service.log_in("kim@example.com", PASSWORD).await;
@@ -147,6 +149,7 @@ async fn a_first_administrator_who_deleted_his_account_does_not_rise_again() {
     let deleted = service.call(Method::DELETE, "/users/me", Some(&first_admin), Some(&body)).await;
     assert_eq!(deleted.status, 204);
     ensure(&service.state, &first()).await.unwrap();
-    let login = service.post("/users/login", &json!({"email": "admin@example.com", "password": PASSWORD})).await;
+    let login =
+        service.post("/users/login", &json!({"email": "admin@example.com", "password": PASSWORD})).await;
     assert_eq!(login.status, 401);
 }

@@ -33,6 +33,49 @@ pub enum Weakness {
     Obvious,
 }
 
+impl Weakness {
+    /// The rule and the fix, in English.
+    #[must_use]
+    pub fn english(self) -> String {
+        match self {
+            Self::TooShort(length) => format!(
+                "must have {MIN_LENGTH} to {MAX_LENGTH} characters, this one has {length}; use a longer password"
+            ),
+            Self::TooLong(length) => format!(
+                "must have {MIN_LENGTH} to {MAX_LENGTH} characters, this one has {length}; use a shorter password"
+            ),
+            Self::Breached => {
+                "is one of the commonest that have leaked elsewhere; use another, such as a few words in a row".to_owned()
+            }
+            Self::Obvious => {
+                "is little more than your e-mail address or the name of this service; use another, such as a few words \
+                 in a row"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// The rule and the fix, in Korean.
+    #[must_use]
+    pub fn korean(self) -> String {
+        match self {
+            Self::TooShort(length) => format!(
+                "비밀번호는 {MIN_LENGTH}자 이상 {MAX_LENGTH}자 이하입니다(입력: {length}자). 더 긴 비밀번호를 사용하세요."
+            ),
+            Self::TooLong(length) => format!(
+                "비밀번호는 {MIN_LENGTH}자 이상 {MAX_LENGTH}자 이하입니다(입력: {length}자). 더 짧은 비밀번호를 사용하세요."
+            ),
+            Self::Breached => {
+                "다른 곳에서 유출된 흔한 비밀번호입니다. 단어 몇 개를 이어 쓰는 등 다른 비밀번호를 사용하세요.".to_owned()
+            }
+            Self::Obvious => {
+                "이메일 주소나 서비스 이름과 거의 같은 비밀번호입니다. 단어 몇 개를 이어 쓰는 등 다른 비밀번호를 사용하세요."
+                    .to_owned()
+            }
+        }
+    }
+}
+
 /// Canonical composition (NFC), as RFC 8265, section 4.2.2, has it: one letter may come as one code point or as two,
 /// depending on the system it is typed on. ASCII stays as it is.
 #[must_use]

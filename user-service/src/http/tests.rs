@@ -262,6 +262,46 @@ async fn who_i_am_needs_an_identity() {
 }
 
 #[tokio::test]
+async fn whatever_concerns_an_account_needs_an_identity() {
+    for (method, path) in [
+        (Method::PUT, "/users/me/password"),
+        (Method::DELETE, "/users/me"),
+        (Method::POST, "/users/1/roles"),
+        (Method::POST, "/users/logout/all"),
+        (Method::POST, "/users/logout"),
+    ] {
+        for forged in [false, true] {
+            let mut request = Request::builder().method(&method).uri(path);
+            if forged {
+                request = request.header("x-firstcome-identity", "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.");
+            }
+            let answer = ask(request.body(Body::empty()).unwrap()).await;
+            assert!(answer.starts_with("401 Unauthorized"), "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_may_have_a_body_which_must_be_one() {
+    let wrong = ask(post("/users/logout", &json!({"refreshToken": 7}))).await;
+    assert!(wrong.starts_with("400") && wrong.contains("\"field\": \"refreshToken\""), "{wrong}");
+    assert!(ask(post_text("/users/logout", "text/plain", "x")).await.starts_with("415"));
+    assert!(ask(post("/users/logout", &json!({"refreshToken": null}))).await.starts_with("401"));
+}
+
+#[tokio::test]
+async fn a_weak_password_is_explained_in_korean() {
+    let mut request = post("/users/sign-up", &json!({"email": "kim@example.com", "password": "qwertyuiop"}));
+    request.headers_mut().insert("accept-language", "ko".parse().unwrap());
+    let answer = ask(request).await;
+    assert!(answer.contains("유출된 흔한 비밀번호입니다"), "{answer}");
+    let mut request =
+        post("/users/sign-up", &json!({"email": "kim@example.com", "password": "kim-2026-kim"}));
+    request.headers_mut().insert("accept-language", "ko".parse().unwrap());
+    assert!(ask(request).await.contains("이메일 주소나 서비스 이름과 거의 같은"));
+}
+
+#[tokio::test]
 async fn unknown_paths_and_methods() {
     assert_snapshot!(ask(get("/users/nowhere")).await, @r#"
     404 Not Found

@@ -108,7 +108,6 @@ impl Revocations {
                 None => return Ok(false),
             }
         }
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
         metrics::gauge!("user_revoked_sessions").set(count as f64);
         let forgotten = self.attempt("forget", async |connection| {
             let mut forget = redis::cmd("ZREMRANGEBYSCORE");

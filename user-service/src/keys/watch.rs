@@ -81,7 +81,6 @@ fn refuse(keys: &Keys, error: &StoreError, health: &ComponentHandle) {
 
 fn report(set: &KeySet, good: bool) {
     metrics::gauge!("user_key_store_good").set(if good { 1.0 } else { 0.0 });
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a double")]
     metrics::gauge!("user_signing_key_since_timestamp_seconds").set((set.since_ms / 1000) as f64);
 }
 

@@ -57,10 +57,8 @@ pub struct TokenSettings {
     pub access_ttl: Duration,
     #[serde(with = "platform::config::duration")]
     pub refresh_ttl: Duration,
-    /// PKCS#8 PEM of the Ed25519 key that signs.
-    pub signing_key: Secret,
-    /// A second key that is published and not used: the coming one before a change of keys, the former one after.
-    pub next_key: Secret,
+    /// Path of the keys: a private JWK Set, as `couponctl keys` makes and rotates it. Read again whenever it changes.
+    pub key_store: String,
 }
 
 impl Default for TokenSettings {

@@ -164,13 +164,8 @@ async fn of_a_deleted_account_the_id_stays_and_nothing_else() {
     service.sign_up(KIM, NEW).await;
     let again = service.log_in(KIM, NEW).await;
     assert_ne!(again.user, here.user, "somebody new");
-    let taken = store::insert_user(
-        &service.state.pool,
-        here.user,
-        &user_service::email::Email::parse("lee@example.com").unwrap(),
-        "x",
-        store::timestamp(0),
-    );
+    let lee = user_service::email::Email::parse("lee@example.com").unwrap();
+    let taken = store::insert_user(&service.state.pool, here.user, &lee, "x", store::timestamp(0));
     assert_eq!(taken.await.unwrap(), store::Inserted::IdTaken, "the id is never used again");
     assert_eq!(delete(&service, &again, NEW).await.status, 204, "and a second one can be deleted as well");
 }

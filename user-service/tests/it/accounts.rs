@@ -145,9 +145,8 @@ async fn what_everybody_tries_first_is_no_password_and_the_answer_says_why() {
     }
     "#);
     for password in ["kimpark2026", "Firstcome!!"] {
-        let answer =
-            service.post("/users/sign-up", &json!({"email": "kim.park@example.com", "password": password}));
-        let answer = answer.await;
+        let body = json!({"email": "kim.park@example.com", "password": password});
+        let answer = service.post("/users/sign-up", &body).await;
         assert_eq!(
             (answer.status, &answer.body["errors"][0]["field"]),
             (400, &json!("password")),

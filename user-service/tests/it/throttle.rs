@@ -102,6 +102,7 @@ async fn a_stranger_at_one_address_keeps_nobody_out_at_another() {
         wrong(&stranger, KIM).await;
         service.state.clock.advance(Duration::from_secs(5 * 60));
     }
+    wrong(&stranger, KIM).await;
     assert_eq!(right(&stranger).await, 429);
     assert_eq!(right(&owner).await, 200);
 }

@@ -17,6 +17,7 @@ mod keys;
 mod ledger;
 mod load;
 mod replay;
+mod routes;
 mod servers;
 mod state;
 mod terminal;
@@ -37,6 +38,8 @@ Examples:
   couponctl ledger show
   couponctl ledger verify
   couponctl dlt list
+  # a gateway's routes, before it has them
+  couponctl routes check config-repo/gateway.yml
   # the keys that sign access tokens, and who is an administrator
   couponctl keys show
   couponctl admin grant --email kim@example.com
@@ -64,6 +67,7 @@ enum Command {
     Audit(Box<audit::Args>),
     Ledger(ledger::Args),
     Dlt(dlt::Args),
+    Routes(routes::Args),
     Keys(keys::Args),
     Admin(admin::Args),
 }
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(&args, cli.json),
         Command::Ledger(args) => ledger::run(&args, cli.json),
         Command::Dlt(args) => dlt::run(&args, cli.json),
+        Command::Routes(args) => routes::run(&args, cli.json),
         Command::Keys(args) => keys::run(&args, cli.json),
         Command::Admin(args) => admin::run(&args, cli.json),
     };
@@ -115,7 +120,9 @@ mod tests {
 
     #[test]
     fn help_names_the_state_folder() {
-        for mut command in all(Cli::command()).into_iter().filter(|it| !it.has_subcommands()) {
+        // A route file is checked without any stack.
+        let about_a_stack = |it: &clap::Command| !it.has_subcommands() && it.get_name() != "check";
+        for mut command in all(Cli::command()).into_iter().filter(about_a_stack) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("[default: target/firstcome]"), "{help}");
             assert!(help.contains("[env: FIRSTCOME_STATE]"), "{help}");

@@ -1,12 +1,14 @@
 //! Who is asking: from the client's token to the signed identity that the services trust.
 //!
 //! Invariant: an identity is minted only from a token that was verified by the configured rules and has
-//! not expired; a request that may go without a token but brings one must bring a valid one.
+//! not expired, of a login that has not ended; a request that may go without a token but brings one must bring a valid one.
 
 pub mod cache;
 pub mod jwks;
+pub mod revocations;
 pub mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -16,8 +18,10 @@ use platform::http::problem::Problem;
 use platform::identity::{Identity, IdentitySigner, SERVICE};
 
 use crate::config::{Authentication, JwtSettings};
+use crate::routes::Access;
 use cache::TokenCache;
 use jwks::{Jwks, Missing};
+use revocations::Revocations;
 use token::{KeySource, TokenError, TokenRules};
 
 /// An identity is minted anew after this long: its 60 s less the time that a request may be under way and
@@ -30,6 +34,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 #[derive(Debug)]
 pub struct Verified {
     identity: Identity,
+    scopes: Vec<String>,
     valid_until_ms: u64,
     minted: Mutex<Option<Minted>>,
 }
@@ -41,8 +46,24 @@ struct Minted {
 }
 
 impl Verified {
-    pub fn new(identity: Identity, valid_until_ms: u64) -> Self {
-        Self { identity, valid_until_ms, minted: Mutex::default() }
+    pub fn new(identity: Identity, scopes: Vec<String>, valid_until_ms: u64) -> Self {
+        Self { identity, scopes, valid_until_ms, minted: Mutex::default() }
+    }
+
+    /// Whether a route is for this caller; 403 that says what is missing.
+    pub fn permit(&self, access: &Access) -> Result<(), Problem> {
+        let Access { roles, scopes, .. } = access;
+        if !roles.is_empty() && !roles.iter().any(|role| self.identity.has_role(role)) {
+            return Err(Problem::forbidden().with("requiredRoles", roles));
+        }
+        if scopes.iter().any(|scope| !self.scopes.contains(scope)) {
+            return Err(Problem::forbidden().with("requiredScopes", scopes));
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> Option<&str> {
+        self.identity.session.as_deref()
     }
 
     pub fn user(&self) -> u64 {
@@ -72,14 +93,21 @@ pub struct Authenticator {
     rules: TokenRules,
     jwks: Arc<Jwks>,
     cache: TokenCache,
+    revocations: Arc<Revocations>,
     signer: IdentitySigner,
     clock: Clock,
 }
 
 impl Authenticator {
-    pub fn new(settings: &JwtSettings, jwks: Arc<Jwks>, signer: IdentitySigner, clock: Clock) -> Self {
+    pub fn new(
+        settings: &JwtSettings,
+        jwks: Arc<Jwks>,
+        revocations: Arc<Revocations>,
+        signer: IdentitySigner,
+        clock: Clock,
+    ) -> Self {
         let cache = TokenCache::new(settings.cache_capacity);
-        Self { rules: TokenRules::new(settings), jwks, cache, signer, clock }
+        Self { rules: TokenRules::new(settings), jwks, cache, revocations, signer, clock }
     }
 
     /// Who asks, if the route wants to know.
@@ -92,12 +120,23 @@ impl Authenticator {
             return Ok(None);
         }
         match bearer(headers) {
-            Some(token) => self.verify(token).await.map(Some),
+            Some(token) => {
+                let verified = self.verify(token).await?;
+                if verified.session().is_some_and(|session| self.revocations.is_revoked(session)) {
+                    return Err(refuse(&TokenError::Revoked));
+                }
+                Ok(Some(verified))
+            }
             None if demand == Authentication::Optional && !headers.contains_key(header::AUTHORIZATION) => {
                 Ok(None)
             }
             None => Err(Problem::unauthenticated()),
         }
+    }
+
+    /// Where the client is, for a service that counts by it.
+    pub fn client_header(&self, address: IpAddr) -> HeaderValue {
+        self.signer.sign_client(address)
     }
 
     pub fn identity_header(&self, verified: &Verified) -> HeaderValue {
@@ -122,8 +161,9 @@ impl Authenticator {
         let valid_until_ms = self.rules.valid_until_ms(&claims);
         // The role of the services themselves is no user's to have, whoever issued the token.
         let roles = claims.roles.into_iter().filter(|role| role != SERVICE).collect();
+        let scopes = claims.scope.split_ascii_whitespace().map(str::to_owned).collect();
         let identity = Identity { user, roles, session: claims.sid };
-        let verified = Arc::new(Verified::new(identity, valid_until_ms));
+        let verified = Arc::new(Verified::new(identity, scopes, valid_until_ms));
         self.cache.insert(hash, Arc::clone(&verified), now_ms);
         Ok(verified)
     }

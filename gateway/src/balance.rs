@@ -1,7 +1,8 @@
 //! Which instance of a service a request goes to.
 //!
 //! Invariant: one snapshot of the instances, replaced as a whole, is all that a request looks at. An
-//! instance that refuses connections is avoided from the first refusal on, unless all would be.
+//! instance that refuses connections is avoided from the first refusal on, unless all would be. One that fails much
+//! more than the others is ejected for a while, but never more than half of them, and none if few would be left.
 
 pub mod endpoint;
 pub mod p2c;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use platform::consul::Instance;
+use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -20,68 +22,130 @@ use endpoint::{Address, Endpoint, Nanos};
 /// So many broken answers in a row, without a good one between, and an instance is avoided: one alone
 /// may be the request's fault, and no client shall be able to talk an instance out of the rotation.
 const FAILURES_IN_A_ROW: u32 = 5;
+/// An instance is ejected if this share of its answers fails ...
+const EJECTION_RATE: f64 = 0.2;
+/// ... and so many times the others' share: what fails everywhere is nobody's fault, and leaving out helps nobody.
+const WORSE_THAN_OTHERS: f64 = 2.0;
+/// ... judged by so many answers at least.
+const EJECTION_ANSWERS: u32 = 20;
+/// The next ejections last twice as long each, up to so many times the first.
+const LONGEST_EJECTION: u32 = 16;
+/// An instance that did well for so many answers is as good as any.
+const FORGIVEN_AFTER: u32 = 1_000;
+
+/// How instances are chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalanceSettings {
+    /// How long an instance that refuses connections is left out, and one that fails at first.
+    pub avoid_for: Duration,
+    /// How long a new or returning instance takes to its whole share.
+    pub slow_start: Duration,
+    /// Instances of this zone are preferred while one of them can be had; empty for none.
+    pub zone: String,
+}
+
+/// An instance as discovery or a file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub id: String,
+    pub address: Address,
+    pub tls: bool,
+    /// Relative to the others'.
+    pub weight: u32,
+    pub zone: String,
+}
+
+impl From<&Instance> for Known {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            id: instance.id.clone(),
+            address: Address::Socket(instance.address),
+            tls: false,
+            weight: instance.weight,
+            zone: instance.zone.clone(),
+        }
+    }
+}
+
+impl Known {
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        endpoint.id() == self.id
+            && *endpoint.address() == self.address
+            && endpoint.is_tls() == self.tls
+            && endpoint.weight() == f64::from(self.weight)
+            && endpoint.zone() == self.zone
+    }
+}
 
 #[derive(Debug)]
 pub struct Balancer {
     service: Arc<str>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     updated: Notify,
-    avoid_for: Duration,
+    settings: BalanceSettings,
     started: Instant,
 }
 
 impl Balancer {
-    /// `avoid_for`: how long an instance that refuses connections is left out.
-    pub fn new(service: &str, avoid_for: Duration) -> Self {
+    #[must_use]
+    pub fn new(service: &str, settings: BalanceSettings) -> Self {
         Self {
             service: service.into(),
             endpoints: ArcSwap::default(),
             updated: Notify::new(),
-            avoid_for,
+            settings,
             started: Instant::now(),
         }
-    }
-
-    /// For a fixed address.
-    pub fn fixed(address: Address, avoid_for: Duration) -> Self {
-        let name = address.to_string();
-        let balancer = Self::new(&name, avoid_for);
-        balancer.endpoints.store(Arc::new(vec![Arc::new(Endpoint::new(name, address, 1.0))]));
-        balancer
     }
 
     pub fn service(&self) -> &str {
         &self.service
     }
 
-    /// Takes over what discovery knows now. Instances that stay keep what was learnt about them.
-    pub fn update(&self, instances: &[Instance]) {
-        let known = self.endpoints.load();
+    /// Takes over what is known now. Instances that stay keep what was learnt about them.
+    pub fn update(&self, instances: impl IntoIterator<Item = Known>) {
+        let before = self.endpoints.load();
         let next = instances
-            .iter()
-            .filter(|instance| instance.weight > 0) // weight 0 is how an operator drains an instance
-            .map(|instance| {
-                let address = Address::Socket(instance.address);
-                let weight = f64::from(instance.weight);
-                known
-                    .iter()
-                    .find(|old| {
-                        old.id() == instance.id && *old.address() == address && old.weight() == weight
-                    })
-                    .map_or_else(|| Arc::new(Endpoint::new(instance.id.clone(), address, weight)), Arc::clone)
+            .into_iter()
+            .filter(|known| known.weight > 0) // weight 0 is how an operator drains an instance
+            .map(|known| {
+                let old = before.iter().find(|old| known.is(old));
+                old.map_or_else(|| self.welcome(known, before.is_empty()), Arc::clone)
             })
             .collect();
         self.endpoints.store(Arc::new(next));
         self.updated.notify_waiters();
     }
 
-    /// An instance that is not among those `tried`; one that is avoided only if there is no other.
+    /// The first instances have to take all there is; a later one finds others that can do without it for a while.
+    fn welcome(&self, known: Known, first: bool) -> Arc<Endpoint> {
+        let endpoint = Endpoint::new(known);
+        if !first {
+            endpoint.warm_up(self.now());
+        }
+        Arc::new(endpoint)
+    }
+
+    /// An instance that is not among those `tried`, of the own zone if there is one. One that is avoided only if there
+    /// is no other.
     pub fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
         let now = self.now();
-        let untried = |endpoint: &Endpoint| !tried.iter().any(|other| other.key() == endpoint.key());
         let rng = &mut rand::rng();
-        p2c::pick(&endpoints, now, |endpoint| untried(endpoint) && !endpoint.is_avoided(now), rng)
+        let untried = |endpoint: &Endpoint| !tried.iter().any(|other| other.key() == endpoint.key());
+        let panic = is_panic(&endpoints, now);
+        let healthy = |endpoint: &Endpoint| {
+            untried(endpoint) && !endpoint.is_avoided(now) && (panic || !endpoint.is_ejected(now))
+        };
+        // One draw for all, so that an instance is in or out of this request's choice as a whole.
+        let draw: f64 = rng.random();
+        let warm =
+            |endpoint: &Endpoint| healthy(endpoint) && endpoint.warmth(now, self.settings.slow_start) > draw;
+        let zone = &self.settings.zone;
+        let near = |endpoint: &Endpoint| !zone.is_empty() && endpoint.zone() == zone && warm(endpoint);
+        p2c::pick(&endpoints, now, near, rng)
+            .or_else(|| p2c::pick(&endpoints, now, warm, rng))
+            .or_else(|| p2c::pick(&endpoints, now, healthy, rng))
             .or_else(|| p2c::pick(&endpoints, now, untried, rng))
             .cloned()
     }
@@ -101,9 +165,47 @@ impl Balancer {
         }
     }
 
-    /// A response head arrived.
-    pub fn answered(&self, endpoint: &Endpoint, took: Duration) {
+    /// A response head arrived; `failed` if it says that the instance could not do it (5xx).
+    pub fn answered(&self, endpoint: &Endpoint, took: Duration, failed: bool) {
         endpoint.observe(took, self.now());
+        let (rate, answers) = endpoint.judge(failed);
+        if failed && rate >= EJECTION_RATE && answers >= EJECTION_ANSWERS {
+            self.eject(endpoint, rate);
+        } else if answers == FORGIVEN_AFTER {
+            endpoint.forgive();
+        }
+    }
+
+    fn eject(&self, endpoint: &Endpoint, rate: f64) {
+        let (endpoints, now) = (self.endpoints.load(), self.now());
+        if endpoint.is_ejected(now) {
+            return;
+        }
+        let others = endpoints.iter().filter(|other| other.key() != endpoint.key());
+        let (mut count, mut rates, mut ejected) = (0_u32, 0.0, 0_u32);
+        for other in others {
+            count += 1;
+            rates += other.failure_rate();
+            ejected += u32::from(other.is_ejected(now));
+        }
+        // Half of them stay, and with two that is one.
+        let too_many = (ejected + 1) * 2 > count + 1;
+        if count == 0 || too_many || rate < WORSE_THAN_OTHERS * rates / f64::from(count) {
+            return;
+        }
+        let times = 1_u32.checked_shl(endpoint.ejections()).unwrap_or(LONGEST_EJECTION).min(LONGEST_EJECTION);
+        let time = self.settings.avoid_for * times;
+        tracing::warn!(
+            service.name = %self.service,
+            upstream.instance = endpoint.id(),
+            upstream.address = %endpoint.address(),
+            seconds = time.as_secs_f64(),
+            failure.rate = rate,
+            "instance ejected",
+        );
+        metrics::counter!("firstcome_gateway_ejections_total", "service" => self.service.to_string())
+            .increment(1);
+        endpoint.eject(now + nanos(time));
     }
 
     /// No connection could be made: nothing was sent, and the next one would fail too.
@@ -125,12 +227,12 @@ impl Balancer {
                 service.name = %self.service,
                 upstream.instance = endpoint.id(),
                 upstream.address = %endpoint.address(),
-                seconds = self.avoid_for.as_secs_f64(),
+                seconds = self.settings.avoid_for.as_secs_f64(),
                 reason,
                 "instance avoided",
             );
         }
-        endpoint.avoid_until(now + nanos(self.avoid_for));
+        endpoint.avoid_until(now + nanos(self.settings.avoid_for));
     }
 
     pub fn describe(&self) -> Value {
@@ -147,6 +249,10 @@ impl Balancer {
                     "inFlight": endpoint.in_flight(),
                     "costMicros": (endpoint.cost(now) / 1e3).round(),
                     "avoided": endpoint.is_avoided(now),
+                    "ejected": endpoint.is_ejected(now),
+                    "failureRate": (endpoint.failure_rate() * 1e3).round() / 1e3,
+                    "zone": endpoint.zone(),
+                    "warmth": endpoint.warmth(now, self.settings.slow_start),
                 })
             })
             .collect()
@@ -155,6 +261,14 @@ impl Balancer {
     fn now(&self) -> Nanos {
         nanos(self.started.elapsed())
     }
+}
+
+/// Whether so few are left that failing ones are better than none: less than half of all.
+fn is_panic(endpoints: &[Arc<Endpoint>], now: Nanos) -> bool {
+    let ejected = endpoints.iter().filter(|endpoint| endpoint.is_ejected(now)).count();
+    let left =
+        endpoints.iter().filter(|endpoint| !endpoint.is_ejected(now) && !endpoint.is_avoided(now)).count();
+    ejected > 0 && left * 2 < endpoints.len()
 }
 
 fn nanos(duration: Duration) -> Nanos {

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use platform::config::{
-    AdminSettings, Common, ConsulSettings, IdentitySettings, Problems, Secret, ServerSettings, Settings,
-    TelemetrySettings, duration, size,
+    AdminSettings, Common, ConsulSettings, IdentitySettings, Problems, RedisSettings, Secret, ServerSettings,
+    Settings, TelemetrySettings, duration, size,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::balance::BalanceSettings;
+use crate::cors::GlobalCors;
+use crate::forwarded::TrustedProxies;
 use crate::proxy::ProxySettings;
 use crate::proxy::connections::ConnectionSettings;
-use crate::routes::{self, TargetUri};
+use crate::routes::RouteTable;
+use crate::routes::definition::{Definition, RouteDefinition};
+use crate::routes::uri::TargetUri;
+use crate::standalone::Standalone;
 
 /// RFC 7518, 3.2: an HS256 key has at least the size of the hash.
 const HS256_MIN_BYTES: usize = 32;
@@ -25,6 +31,8 @@ pub struct GatewaySettings {
     pub consul: ConsulSettings,
     pub telemetry: TelemetrySettings,
     #[serde(default)]
+    pub redis: RedisSettings,
+    #[serde(default)]
     pub trace: TraceSettings,
     pub identity: IdentitySettings,
     pub jwt: JwtSettings,
@@ -32,10 +40,51 @@ pub struct GatewaySettings {
     pub upstream: UpstreamSettings,
     #[serde(default)]
     pub limits: LimitSettings,
-    pub routes: Vec<RouteSettings>,
+    pub routes: Vec<RouteDefinition>,
+    /// Filters of every route.
+    #[serde(default)]
+    pub default_filters: Vec<Definition>,
+    #[serde(default)]
+    pub globalcors: GlobalCorsSettings,
+    /// Who may say where a request comes from: networks, or a regular expression over an address.
+    #[serde(default)]
+    pub trusted_proxies: String,
+    /// Path patterns whose routes ask for no token, unless they say so themselves.
+    #[serde(default)]
+    pub public_paths: Vec<String>,
+    /// First segments of paths that are never routed, neither before nor after a filter has rewritten them.
+    #[serde(default = "defaults::reserved_paths")]
+    pub reserved_paths: Vec<String>,
     /// Switches single routes, by id, without repeating the list: for profiles.
     #[serde(default)]
     pub route_enabled: BTreeMap<String, bool>,
+    /// Set by `--routes`: the gateway runs on a file, without the other services.
+    #[serde(skip)]
+    pub standalone: Option<Standalone>,
+}
+
+/// What can change while the gateway runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RoutingSettings {
+    pub routes: Vec<RouteDefinition>,
+    pub default_filters: Vec<Definition>,
+    pub globalcors: GlobalCorsSettings,
+    pub trusted_proxies: String,
+    pub public_paths: Vec<String>,
+    pub reserved_paths: Vec<String>,
+    pub route_enabled: BTreeMap<String, bool>,
+    /// Of routes that neither say it themselves nor are public.
+    pub default_authentication: Authentication,
+}
+
+/// CORS of all routes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct GlobalCorsSettings {
+    /// By path pattern. Where several match, the most specific one counts.
+    pub cors_configurations: BTreeMap<String, Value>,
+    /// Spring's switch for preflights of paths without a route of method OPTIONS. They are always answered here.
+    pub add_to_simple_url_handler_mapping: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -93,9 +142,12 @@ pub struct UpstreamSettings {
     pub max_idle: usize,
     /// Instances that a request asks for a connection, the first included.
     pub connect_attempts: usize,
-    /// How long an instance that refuses connections is left out.
+    /// How long an instance that refuses connections is left out, and one that fails at first.
     #[serde(with = "duration")]
     pub avoid_for: Duration,
+    /// How long a new or returning instance takes to its whole share.
+    #[serde(with = "duration")]
+    pub slow_start: Duration,
 }
 
 /// What a client's `traceparent` may say.
@@ -111,6 +163,8 @@ pub struct TraceSettings {
 pub struct LimitSettings {
     /// Requests in progress at once, until the last byte of their answers; 503 `OVERLOADED` beyond.
     pub in_flight: usize,
+    /// Of them one user's; 429 `RATE_LIMITED` beyond.
+    pub in_flight_per_user: u32,
     /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` counts for nothing here: this
     /// one is judged where the access line is written.
     #[serde(with = "size")]
@@ -128,26 +182,6 @@ pub enum Authentication {
     Optional,
     /// Tokens are not looked at.
     None,
-}
-
-/// One route, in the notation of Spring Cloud Gateway.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct RouteSettings {
-    pub id: String,
-    /// `lb://service`, `http://host:port`, or `noop:`.
-    pub uri: String,
-    /// `Path=/coupons/**`, `Method=GET,HEAD`; all have to hold.
-    pub predicates: Vec<String>,
-    #[serde(default)]
-    pub filters: Vec<String>,
-    #[serde(default)]
-    pub authentication: Authentication,
-    /// Lower is matched earlier; equals as listed.
-    #[serde(default)]
-    pub order: i32,
-    #[serde(default)]
-    pub metadata: BTreeMap<String, Value>,
 }
 
 mod defaults {
@@ -179,6 +213,11 @@ mod defaults {
         Duration::from_secs(5)
     }
 
+    /// What belongs to the services among themselves, and to operators.
+    pub(super) fn reserved_paths() -> Vec<String> {
+        vec!["internal".to_owned(), "actuator".to_owned()]
+    }
+
     /// About 80 MB when full.
     pub(super) fn cache_capacity() -> usize {
         100_000
@@ -200,6 +239,8 @@ impl Default for UpstreamSettings {
             connect_attempts: 2,
             // Consul takes a dead instance out within 1 or 2 s; this bridges that time.
             avoid_for: Duration::from_secs(5),
+            // Enough for connections, caches and just-in-time work of whatever stands behind.
+            slow_start: Duration::from_secs(10),
         }
     }
 }
@@ -207,8 +248,26 @@ impl Default for UpstreamSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         // At 5 ms a request this is 800,000 a second: more in flight means that something stands still.
+        // A thirty-second of that for one: more than any browser or phone opens, and no help in taking all.
         // The largest request of the API is far below 1 KiB.
-        Self { in_flight: 4_096, request_body: 16 * 1024 }
+        Self { in_flight: 4_096, in_flight_per_user: 128, request_body: 16 * 1024 }
+    }
+}
+
+/// What a gateway without tokens has; it validates nothing with it.
+impl Default for JwtSettings {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            audience: String::new(),
+            algorithms: Vec::new(),
+            jwks_uri: defaults::jwks_uri(),
+            jwks_refresh: defaults::jwks_refresh(),
+            jwks_min_interval: defaults::jwks_min_interval(),
+            hs256_secret: Secret::default(),
+            leeway: defaults::leeway(),
+            cache_capacity: 0,
+        }
     }
 }
 
@@ -228,7 +287,7 @@ impl JwtSettings {
         }
         if self.accepts(JwtAlgorithm::EdDSA) {
             match TargetUri::parse(&self.jwks_uri) {
-                Ok((TargetUri::Noop, _)) => problems.add("jwt.jwks-uri", "must be lb:// or http://"),
+                Ok((TargetUri::Nowhere, _)) => problems.add("jwt.jwks-uri", "must be lb:// or http://"),
                 Ok(_) => {}
                 Err(problem) => problems.add("jwt.jwks-uri", problem),
             }
@@ -269,26 +328,53 @@ impl UpstreamSettings {
 }
 
 impl GatewaySettings {
-    /// The routes that are not switched off.
-    pub fn enabled_routes(&self) -> impl Iterator<Item = &RouteSettings> {
-        self.routes.iter().filter(|route| self.route_enabled.get(&route.id).copied().unwrap_or(true))
+    /// None for a gateway on its own whose file names none.
+    #[must_use]
+    pub fn redis(&self) -> Option<RedisSettings> {
+        let is_named = self.standalone.as_ref().is_none_or(|standalone| standalone.redis);
+        is_named.then(|| self.redis.clone())
     }
 
-    fn validate_routes(&self, problems: &mut Problems) {
+    #[must_use]
+    pub fn balancing(&self) -> BalanceSettings {
+        BalanceSettings {
+            avoid_for: self.upstream.avoid_for,
+            slow_start: self.upstream.slow_start,
+            zone: self.consul.zone.clone(),
+        }
+    }
+
+    #[must_use]
+    pub fn routing(&self) -> RoutingSettings {
+        RoutingSettings {
+            routes: self.routes.clone(),
+            default_filters: self.default_filters.clone(),
+            globalcors: self.globalcors.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            public_paths: self.public_paths.clone(),
+            reserved_paths: self.reserved_paths.clone(),
+            route_enabled: self.route_enabled.clone(),
+            default_authentication: self
+                .standalone
+                .as_ref()
+                .map_or(Authentication::Required, |standalone| standalone.default_authentication),
+        }
+    }
+}
+
+impl RoutingSettings {
+    /// Everything that is wrong, each with the path of its setting.
+    #[must_use]
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut problems = RouteTable::check(self);
         if self.routes.is_empty() {
-            problems.add("routes", "must not be empty");
+            problems.push(("routes".to_owned(), "must not be empty".to_owned()));
         }
-        for (at, route) in self.routes.iter().enumerate() {
-            for (field, problem) in routes::check(route) {
-                problems.add(&format!("routes[{at}].{field}"), problem);
-            }
+        problems.extend(GlobalCors::parse(&self.globalcors.cors_configurations).err().into_iter().flatten());
+        if let Err(problem) = TrustedProxies::parse(&self.trusted_proxies) {
+            problems.push(("trusted-proxies".to_owned(), problem));
         }
-        for id in routes::duplicates(&self.routes) {
-            problems.add("routes", format!("the id `{id}` is used more than once"));
-        }
-        for id in self.route_enabled.keys().filter(|id| self.routes.iter().all(|route| route.id != **id)) {
-            problems.add("route-enabled", format!("there is no route `{id}`"));
-        }
+        problems
     }
 }
 
@@ -298,12 +384,19 @@ impl Settings for GatewaySettings {
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.identity.validate(problems);
-        self.jwt.validate(problems);
+        if self.standalone.is_none() {
+            self.identity.validate(problems);
+            self.jwt.validate(problems);
+        }
         self.upstream.validate(problems);
         if self.limits.in_flight == 0 {
             problems.add("limits.in-flight", "must be at least 1");
         }
-        self.validate_routes(problems);
+        if self.limits.in_flight_per_user == 0 {
+            problems.add("limits.in-flight-per-user", "must be at least 1");
+        }
+        for (path, problem) in self.routing().check() {
+            problems.add(&path, problem);
+        }
     }
 }

@@ -4,12 +4,14 @@
 //! of one hop travels to the next, and a service's internal headers never reach a client. What the
 //! gateway itself says is set after the cleaning, so that no `Connection` header can name it away.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Claims about identity or origin that only the gateway may make. Compared with `_` read as `-`,
 /// because some servers hand both to their programs under one name.
 const RESERVED_PREFIXES: [&str; 4] = ["x-user-", "x-internal-", "x-firstcome-", "x-forwarded-"];
 const RESERVED_NAMES: [&str; 2] = ["forwarded", "x-real-ip"];
+/// Those of them that speak of the request's way, and of our own signed identity: forged ones are refused everywhere.
+const OF_ORIGIN: [&str; 2] = ["x-forwarded-", "x-firstcome-"];
 
 /// RFC 9110, 7.6.1, with the older habits that it warns of.
 const HOP_BY_HOP: [&str; 9] = [
@@ -24,27 +26,55 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
+/// Whose the services behind the gateway are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Ours, which believe the signed identity and nothing else.
+    Identity,
+    /// Anybody's, which judge tokens themselves and may use our reserved names for their own purposes.
+    Standalone,
+}
+
 /// Prepares a request's headers for the way to a service.
-pub fn clean_request(headers: &mut HeaderMap) {
+pub fn clean_request(headers: &mut HeaderMap, behind: Behind) {
     remove_hop_by_hop(headers);
-    remove_matching(headers, is_reserved);
-    // Services trust the signed identity alone, and a token that is not sent cannot leak from their logs.
-    headers.remove(header::AUTHORIZATION);
+    match behind {
+        Behind::Identity => {
+            remove_matching(headers, is_reserved);
+            // A token that is not sent cannot leak from the services' logs.
+            headers.remove(header::AUTHORIZATION);
+        }
+        Behind::Standalone => remove_matching(headers, is_of_origin),
+    }
     // Each hop has its own: the service's address, the length as the body says it, and 100-continue,
     // which the gateway's own server has answered already.
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::EXPECT);
+    join_cookies(headers);
+}
+
+/// HTTP/2 may part cookies into headers of their own, HTTP/1 not (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Prepares a service's response headers for the way to the client.
-pub fn clean_response(headers: &mut HeaderMap) {
+pub fn clean_response(headers: &mut HeaderMap, behind: Behind) {
     // A length next to a transfer encoding is wrong by definition (RFC 9112, 6.3).
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers);
-    remove_matching(headers, is_reserved);
+    if behind == Behind::Identity {
+        remove_matching(headers, is_reserved);
+    }
     // The gateway's own span answers the client.
     headers.remove("traceparent");
     headers.remove("tracestate");
@@ -77,6 +107,13 @@ fn is_reserved(name: &str) -> bool {
     }
 }
 
+fn is_of_origin(name: &str) -> bool {
+    OF_ORIGIN.iter().any(|prefix| starts_with_loosely(name, prefix))
+        || RESERVED_NAMES
+            .iter()
+            .any(|reserved| name.len() == reserved.len() && starts_with_loosely(name, reserved))
+}
+
 /// `name` is lower case, as `HeaderName` keeps it.
 fn starts_with_loosely(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len()
@@ -93,7 +130,6 @@ fn remove_matching(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -128,10 +164,33 @@ mod tests {
             ("X-Users", "kept"),
             ("traceparent", "kept"),
         ]);
-        clean_request(&mut headers);
+        clean_request(&mut headers, Behind::Identity);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept-language", "traceparent", "x-request-id", "x-users"]);
+    }
+
+    #[test]
+    fn services_of_others_keep_what_is_theirs_but_no_claim_about_the_way() {
+        let mut headers = map(&[
+            ("Authorization", "Bearer x"),
+            ("X-User-Id", "1"),
+            ("X-Firstcome-Identity", "forged"),
+            ("X_Forwarded_For", "10.0.0.1"),
+            ("Forwarded", "for=10.0.0.1"),
+            ("X-Real-IP", "10.0.0.1"),
+        ]);
+        clean_request(&mut headers, Behind::Standalone);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "x-user-id"]);
+    }
+
+    #[test]
+    fn cookies_become_one_header() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        clean_request(&mut headers, Behind::Identity);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]
@@ -146,7 +205,7 @@ mod tests {
                 ("Upgrade", "websocket"),
                 ("Content-Type", "text/plain"),
             ]);
-            clean(&mut headers);
+            clean(&mut headers, Behind::Identity);
             assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
         }
     }
@@ -154,10 +213,10 @@ mod tests {
     #[test]
     fn a_response_keeps_its_length_unless_it_is_chunked() {
         let mut plain = map(&[("Content-Length", "4"), ("X-Firstcome-Debug", "1")]);
-        clean_response(&mut plain);
+        clean_response(&mut plain, Behind::Identity);
         assert_eq!(plain.len(), 1);
         let mut chunked = map(&[("Content-Length", "4"), ("Transfer-Encoding", "chunked")]);
-        clean_response(&mut chunked);
+        clean_response(&mut chunked, Behind::Identity);
         assert!(chunked.is_empty());
     }
 
@@ -192,12 +251,12 @@ mod tests {
             let pairs: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             for clean in [clean_request, clean_response] {
                 let mut headers = map(&pairs);
-                clean(&mut headers);
+                clean(&mut headers, Behind::Identity);
                 for name in headers.keys() {
                     prop_assert!(["accept", "content-type", "x-other"].contains(&name.as_str()), "{}", name);
                 }
                 let mut again = headers.clone();
-                clean(&mut again);
+                clean(&mut again, Behind::Identity);
                 prop_assert_eq!(again, headers);
             }
         }

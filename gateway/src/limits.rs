@@ -3,12 +3,19 @@
 //! Invariant: a permit lasts until the last byte of the answer is gone, so that the count is of work that
 //! is really under way; and a request beyond the limit is turned away before anything is spent on it.
 
+pub mod rate;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use http::HeaderMap;
 use http::header;
+use parking_lot::Mutex;
 use platform::http::problem::Problem;
+
+/// Enough that two workers seldom meet.
+const SHARDS: usize = 32;
 
 #[derive(Debug)]
 pub struct InFlightLimit {
@@ -36,6 +43,83 @@ impl InFlightLimit {
 #[derive(Debug)]
 pub struct Permit(Arc<InFlightLimit>);
 
+/// Requests of one user at once, so that nobody takes all places.
+#[derive(Debug)]
+pub struct FairShare {
+    /// Users with requests in flight, and how many.
+    shards: Box<[Mutex<HashMap<u64, u32>>]>,
+    limit: u32,
+}
+
+#[derive(Debug)]
+pub struct FairPermit {
+    share: Arc<FairShare>,
+    user: u64,
+}
+
+impl FairShare {
+    #[must_use]
+    pub fn new(limit: u32) -> Arc<Self> {
+        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), limit })
+    }
+
+    /// # Errors
+    /// 429 if this user has as many in flight as one may have.
+    pub fn admit(self: &Arc<Self>, user: u64) -> Result<FairPermit, Problem> {
+        let mut users = self.shard(user).lock();
+        let current = users.entry(user).or_default();
+        if *current >= self.limit {
+            return Err(Problem::rate_limited().retry_after(1));
+        }
+        *current += 1;
+        Ok(FairPermit { share: Arc::clone(self), user })
+    }
+
+    fn shard(&self, user: u64) -> &Mutex<HashMap<u64, u32>> {
+        &self.shards[usize::try_from(user % SHARDS as u64).unwrap_or_default()]
+    }
+}
+
+impl Drop for FairPermit {
+    fn drop(&mut self) {
+        let mut users = self.share.shard(self.user).lock();
+        if let Some(current) = users.get_mut(&self.user) {
+            *current -= 1;
+            if *current == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// A request's places: at the gateway, its user's, and of its route if that has a limit of its own.
+#[derive(Debug)]
+pub struct Permits {
+    gateway: Permit,
+    _user: Option<FairPermit>,
+    _route: Option<Permit>,
+}
+
+impl Permits {
+    /// # Errors
+    /// 503 if all of the route's are taken.
+    pub fn take(
+        gateway: Permit,
+        user: Option<FairPermit>,
+        route: Option<&Arc<InFlightLimit>>,
+    ) -> Result<Self, Problem> {
+        Ok(Self { gateway, _user: user, _route: route.map(InFlightLimit::admit).transpose()? })
+    }
+}
+
+impl Permits {
+    /// Gives the route's place back.
+    #[must_use]
+    pub fn gateway(self) -> Permit {
+        self.gateway
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.current.fetch_sub(1, Relaxed);
@@ -59,5 +143,17 @@ mod tests {
         assert_eq!(limit.current(), 2, "a refused request holds no place");
         drop(first);
         assert!(limit.admit().is_ok());
+    }
+
+    #[test]
+    fn one_user_does_not_take_all() {
+        let share = FairShare::new(2);
+        let (first, second) = (share.admit(7).unwrap(), share.admit(7).unwrap());
+        assert_eq!(share.admit(7).unwrap_err().status(), 429);
+        assert!(share.admit(7 + SHARDS as u64).is_ok(), "another user of the same shard");
+        drop(first);
+        assert!(share.admit(7).is_ok());
+        drop(second);
+        assert!(share.shard(7).lock().is_empty(), "nobody is remembered without a request");
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod body;
 pub mod connections;
+mod tls;
+pub mod tunnel;
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::balance::Balancer;
 use crate::balance::endpoint::{Endpoint, InFlight};
 use crate::rescue::Failure;
+use crate::routes::Timeouts;
 use body::{Progress, RequestBody};
 use connections::{ConnectionSettings, Lease};
 
@@ -34,6 +37,17 @@ pub struct Proxy {
     settings: ProxySettings,
 }
 
+/// How one request is to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// In place of the instance's own address.
+    pub host: Option<HeaderValue>,
+    /// In place of the general ones.
+    pub timeouts: Timeouts,
+    /// Instances that failed the request before; asked only if there is no other.
+    pub failed_before: Vec<Arc<Endpoint>>,
+}
+
 /// An answer's head, and what has to be held until its body ends.
 #[derive(Debug)]
 pub struct Answer {
@@ -47,6 +61,8 @@ pub struct Answer {
 pub struct Attempts {
     pub last: Option<Arc<Endpoint>>,
     pub count: u32,
+    /// Nobody is asked yet: the client is still sending.
+    pub reading_body: bool,
     /// An instance may have seen the request.
     handed_on: bool,
     progress: Progress,
@@ -56,6 +72,7 @@ impl Attempts {
     /// Who is to blame when the time for the whole request is over now.
     pub fn overdue(&self) -> Failure {
         match self.handed_on {
+            false if self.reading_body => Failure::ClientSlow,
             false => Failure::Unsent,
             true if self.progress.is_complete() => Failure::Overdue,
             true => Failure::ClientSlow,
@@ -79,18 +96,20 @@ impl Proxy {
         &self,
         balancer: &Balancer,
         mut request: Request<RequestBody>,
+        plan: &Plan,
         attempts: &mut Attempts,
     ) -> Result<Answer, Failure> {
         *request.version_mut() = Version::HTTP_11;
         attempts.progress = request.body().progress();
-        let mut tried = Vec::new();
+        let mut tried = plan.failed_before.clone();
         let mut unreachable = None;
-        while tried.len() < self.settings.connect_attempts {
-            let Some(endpoint) = balancer.pick(&tried) else { break };
+        for _ in 0..self.settings.connect_attempts {
+            let unreached = &tried[plan.failed_before.len()..];
+            let Some(endpoint) = balancer.pick(&tried).or_else(|| balancer.pick(unreached)) else { break };
             attempts.count += 1;
             attempts.last = Some(Arc::clone(&endpoint));
             let in_flight = endpoint.begin();
-            match self.attempt(balancer, &endpoint, request, attempts).await {
+            match self.attempt(balancer, &endpoint, request, plan, attempts).await {
                 Sent::Answered(response, lease) => return Ok(Answer { response, lease, in_flight }),
                 Sent::Failed(failure) => return Err(failure),
                 Sent::Returned(back, error) => {
@@ -113,20 +132,24 @@ impl Proxy {
         balancer: &Balancer,
         endpoint: &Arc<Endpoint>,
         mut request: Request<RequestBody>,
+        plan: &Plan,
         attempts: &mut Attempts,
     ) -> Sent {
-        let host: HeaderValue = endpoint.host().clone();
+        let host = plan.host.as_ref().unwrap_or(endpoint.host()).clone();
         request.headers_mut().insert(header::HOST, host);
         // An idle connection may have been closed by the service a moment ago; that says nothing about the
         // instance, so the next one is tried, and a new one at last.
+        let response_timeout = plan.timeouts.response.unwrap_or(self.settings.response_timeout);
         while let Some(lease) = connections::idle(endpoint, self.settings.connection) {
-            match self.send(balancer, lease, endpoint, request, attempts).await {
+            match self.send(balancer, lease, endpoint, request, response_timeout, attempts).await {
                 Sent::Returned(back, _) => request = *back,
                 done => return done,
             }
         }
-        match connections::connect(endpoint, self.settings.connection).await {
-            Ok(lease) => self.send(balancer, lease, endpoint, request, attempts).await,
+        let mut settings = self.settings.connection;
+        settings.connect_timeout = plan.timeouts.connect.unwrap_or(settings.connect_timeout);
+        match connections::connect(endpoint, settings).await {
+            Ok(lease) => self.send(balancer, lease, endpoint, request, response_timeout, attempts).await,
             Err(error) => Sent::Returned(Box::new(request), error),
         }
     }
@@ -137,15 +160,16 @@ impl Proxy {
         mut lease: Lease,
         endpoint: &Endpoint,
         request: Request<RequestBody>,
+        response_timeout: Duration,
         attempts: &mut Attempts,
     ) -> Sent {
         let started = Instant::now();
         attempts.handed_on = true;
         // Bound to a name, so that the time-out drops it and with it the connection.
         let sending = lease.sender().try_send_request(request);
-        match timeout(self.settings.response_timeout, sending).await {
+        match timeout(response_timeout, sending).await {
             Ok(Ok(response)) => {
-                balancer.answered(endpoint, started.elapsed());
+                balancer.answered(endpoint, started.elapsed(), response.status().is_server_error());
                 Sent::Answered(response, lease)
             }
             Ok(Err(mut error)) => match error.take_message() {

@@ -4,6 +4,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use http::StatusCode;
 use platform::http::problem::Problem;
@@ -31,6 +32,10 @@ pub enum Failure {
     },
     #[error("{service} did not answer in time")]
     Silent { service: String },
+    #[error("the circuit breaker {name} is open")]
+    Open { name: String, left: Duration },
+    #[error("{service} answered {status}, which its circuit breaker counts as a failure")]
+    Refused { service: String, status: StatusCode },
     #[error("the request's time was over before its answer")]
     Overdue,
     #[error("the request's time was over before it could be sent")]
@@ -57,6 +62,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether the service is to blame, and not the client or the time that is over.
+    #[must_use]
+    pub fn is_of_service(&self) -> bool {
+        match self {
+            Self::NoInstance { .. }
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Silent { .. }
+            | Self::Open { .. }
+            | Self::Refused { .. } => true,
+            Self::Overdue | Self::Unsent | Self::BodyTooLarge | Self::ClientSlow | Self::ClientGone => false,
+        }
+    }
+}
+
 /// A request body that no service was waiting for.
 impl From<BodyError> for Failure {
     fn from(error: BodyError) -> Self {
@@ -74,7 +95,11 @@ impl From<Failure> for Problem {
             Failure::NoInstance { .. } | Failure::Unreachable { .. } => {
                 Self::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS).source(failure)
             }
-            Failure::Broken { .. } => Self::upstream_error().source(failure),
+            Failure::Open { left, .. } => {
+                let seconds = u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+                Self::upstream_unavailable().retry_after(seconds.max(1)).source(failure)
+            }
+            Failure::Broken { .. } | Failure::Refused { .. } => Self::upstream_error().source(failure),
             // RFC 9110, 15.6.5: it may have been carried out.
             Failure::Silent { .. } | Failure::Overdue => Self::upstream_timeout().source(failure),
             Failure::Unsent => Self::overloaded().source(failure),

@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 
 pub use bootstrap::Bootstrap;
 pub(crate) use load::environment;
-pub use load::{Loaded, load};
+pub use load::{Configuration, Loaded, load};
 pub use secret::Secret;
 pub(crate) use sections::host_and_port;
 pub use sections::{
-    AdminSettings, ConsulSettings, Exporter, IdentitySettings, KafkaSettings, LogFormat, MysqlSettings,
-    RedisSettings, ServerSettings, TelemetrySettings,
+    AdminSettings, ConsulSettings, DoorTlsSettings, Exporter, IdentitySettings, KafkaSettings, LogFormat,
+    MysqlSettings, RedisSettings, ServerSettings, TelemetrySettings,
 };
 pub use tls::TlsSettings;
 
@@ -82,6 +82,9 @@ pub enum ConfigError {
     /// The configuration server could not be asked, or made no sense.
     #[error("no configuration from {from}: {reason}")]
     Unavailable { from: String, reason: String },
+    /// The configuration server answered, and has none to give: asking again changes nothing.
+    #[error("no configuration from {from}: {reason}")]
+    Refused { from: String, reason: String },
     /// Settings were found, and these are wrong.
     #[error("{0}")]
     Invalid(Problems),

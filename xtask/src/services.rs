@@ -92,7 +92,7 @@ pub(crate) const WAVES: [&[Service]; 4] = [
         subcommand: None,
         instances: 1,
         scales: false,
-        secrets: &[IDENTITY, ADMIN],
+        secrets: &[REDIS, IDENTITY, ADMIN],
     }],
 ];
 

@@ -10,6 +10,7 @@ mod ledger;
 mod load;
 mod log;
 mod replay;
+mod routes;
 mod sale;
 mod scene;
 mod servers;

@@ -2,6 +2,8 @@
 
 mod access;
 mod bodies;
+mod filters;
 mod harness;
 mod identity;
+mod resilience;
 mod upstreams;

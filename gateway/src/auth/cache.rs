@@ -113,7 +113,8 @@ mod tests {
     use super::*;
 
     fn verified(valid_until_ms: u64) -> Arc<Verified> {
-        Arc::new(Verified::new(Identity { user: 7, ..Identity::default() }, valid_until_ms))
+        let identity = Identity { user: 7, ..Identity::default() };
+        Arc::new(Verified::new(identity, Vec::new(), valid_until_ms))
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balance::Balancer;
 use crate::proxy::body::RequestBody;
-use crate::proxy::{Attempts, Proxy};
+use crate::proxy::{Attempts, Plan, Proxy};
 
 /// A key set of two keys is some 300 bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -160,7 +160,8 @@ impl Source {
         // At the start discovery has yet to answer.
         self.balancer.populated().await;
         let request = Request::get(self.path.as_str()).body(RequestBody::empty())?;
-        let answer = self.proxy.forward(&self.balancer, request, &mut Attempts::default()).await?;
+        let answer =
+            self.proxy.forward(&self.balancer, request, &Plan::default(), &mut Attempts::default()).await?;
         let status = answer.response.status();
         if status != StatusCode::OK {
             return Err(format!("status {status}").into());

@@ -25,6 +25,8 @@ pub enum TokenError {
     Expired,
     #[error("not valid yet")]
     NotYet,
+    #[error("its login has ended")]
+    Revoked,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +38,9 @@ pub struct Claims {
     nbf: Option<u64>,
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Parted by blanks (RFC 9068, 2.2.3).
+    #[serde(default)]
+    pub scope: String,
     /// The login that the token descends from; tokens of other issuers may lack it.
     #[serde(default)]
     pub sid: Option<String>,

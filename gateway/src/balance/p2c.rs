@@ -40,13 +40,21 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::balance::Known;
     use crate::balance::endpoint::Address;
 
     fn endpoints(count: usize) -> Vec<Arc<Endpoint>> {
         (0..count)
             .map(|n| {
                 let port = u16::try_from(n + 1).unwrap();
-                Arc::new(Endpoint::new(format!("i{n}"), Address::Socket(([127, 0, 0, 1], port).into()), 1.0))
+                let address = Address::Socket(([127, 0, 0, 1], port).into());
+                Arc::new(Endpoint::new(Known {
+                    id: format!("i{n}"),
+                    address,
+                    tls: false,
+                    weight: 1,
+                    zone: String::new(),
+                }))
             })
             .collect()
     }

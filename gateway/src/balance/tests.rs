@@ -1,22 +1,40 @@
-use std::collections::BTreeMap;
-
 use super::*;
 
 const AVOID: Duration = Duration::from_secs(5);
 
-fn instance(id: &str, port: u16, weight: u32) -> Instance {
-    Instance {
-        id: id.to_owned(),
-        address: ([127, 0, 0, 1], port).into(),
-        meta: BTreeMap::new(),
-        zone: String::new(),
-        weight,
+fn instance(id: &str, port: u16, weight: u32) -> Known {
+    let address = Address::Socket(([127, 0, 0, 1], port).into());
+    Known { id: id.to_owned(), address, tls: false, weight, zone: String::new() }
+}
+
+fn settings() -> BalanceSettings {
+    BalanceSettings { avoid_for: AVOID, slow_start: Duration::from_secs(10), zone: String::new() }
+}
+
+fn of_zone(id: &str, port: u16, zone: &str) -> Known {
+    Known { zone: zone.to_owned(), ..instance(id, port, 1) }
+}
+
+fn endpoint(balancer: &Balancer, id: &str) -> Arc<Endpoint> {
+    Arc::clone(balancer.endpoints.load().iter().find(|endpoint| endpoint.id() == id).unwrap())
+}
+
+/// How many of 1,000 requests each instance gets while none of them takes any time.
+fn share(balancer: &Balancer, id: &str) -> usize {
+    (0..1_000).filter(|_| balancer.pick(&[]).unwrap().id() == id).count()
+}
+
+/// So many answers, of which every `nth` fails.
+fn answer(balancer: &Balancer, id: &str, count: usize, nth: usize) {
+    let endpoint = endpoint(balancer, id);
+    for n in 0..count {
+        balancer.answered(&endpoint, Duration::from_millis(2), nth > 0 && n % nth == 0);
     }
 }
 
-fn balancer(instances: &[Instance]) -> Balancer {
-    let balancer = Balancer::new("s", AVOID);
-    balancer.update(instances);
+fn balancer(instances: &[Known]) -> Balancer {
+    let balancer = Balancer::new("s", settings());
+    balancer.update(instances.iter().cloned());
     balancer
 }
 
@@ -53,7 +71,7 @@ async fn one_broken_answer_is_no_reason_but_five_in_a_row_are() {
     for _ in 0..4 {
         balancer.broke(&a);
     }
-    balancer.answered(&a, Duration::ZERO);
+    balancer.answered(&a, Duration::ZERO, false);
     for _ in 0..4 {
         balancer.broke(&a);
     }
@@ -76,11 +94,11 @@ async fn an_update_keeps_what_is_known_of_those_that_stay() {
     let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1), instance("drained", 3, 0)]);
     assert_eq!(picks(&balancer), ["a", "b"]);
     let before = balancer.endpoints.load_full();
-    balancer.update(&[instance("b", 2, 1), instance("a", 9, 1)]);
+    balancer.update([instance("b", 2, 1), instance("a", 9, 1)]);
     let after = balancer.endpoints.load_full();
     assert!(Arc::ptr_eq(&after[0], &before[1]), "b stayed");
     assert_ne!(after[1].key(), before[0].key(), "a came back at another address");
-    balancer.update(&[]);
+    balancer.update([]);
     assert!(balancer.pick(&[]).is_none());
 }
 
@@ -88,7 +106,7 @@ async fn an_update_keeps_what_is_known_of_those_that_stay() {
 async fn a_heavier_instance_costs_less_for_the_same_latency() {
     let balancer = balancer(&[instance("light", 1, 1), instance("heavy", 2, 4)]);
     for endpoint in balancer.endpoints.load().iter() {
-        balancer.answered(endpoint, Duration::from_millis(5));
+        balancer.answered(endpoint, Duration::from_millis(5), false);
     }
     let heavy = balancer.pick(&[]).unwrap();
     assert_eq!(heavy.id(), "heavy");
@@ -98,4 +116,84 @@ async fn a_heavier_instance_costs_less_for_the_same_latency() {
         ["light"],
         "a fifth request there would be one for each quarter and one more"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_much_more_than_the_others_is_ejected_and_longer_each_time() {
+    let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1)]);
+    answer(&balancer, "b", 100, 0);
+    answer(&balancer, "a", 19, 2);
+    assert!(picks(&balancer).contains(&"a".to_owned()), "too few answers to judge by");
+    answer(&balancer, "a", 2, 1);
+    assert_eq!(picks(&balancer), ["b"]);
+    tokio::time::advance(AVOID - Duration::from_millis(1)).await;
+    assert_eq!(picks(&balancer), ["b"]);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(picks(&balancer), ["a", "b"], "it is tried again, with a clean record");
+    answer(&balancer, "a", 40, 2);
+    tokio::time::advance(AVOID + Duration::from_secs(1)).await;
+    assert_eq!(picks(&balancer), ["b"], "twice as long this time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_everywhere_ejects_nobody_and_half_of_them_stay_whatever_comes() {
+    let balancer =
+        balancer(&[instance("a", 1, 1), instance("b", 2, 1), instance("c", 3, 1), instance("d", 4, 1)]);
+    for _ in 0..100 {
+        for id in ["a", "b", "c", "d"] {
+            answer(&balancer, id, 1, 1);
+        }
+    }
+    assert_eq!(picks(&balancer).len(), 4);
+    for id in ["c", "d"] {
+        answer(&balancer, id, 500, 0);
+    }
+    for id in ["a", "b", "c"] {
+        answer(&balancer, id, 100, 1);
+    }
+    let ejected =
+        balancer.endpoints.load().iter().filter(|endpoint| endpoint.is_ejected(balancer.now())).count();
+    assert_eq!(ejected, 2, "never more than half");
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_few_would_be_left_failing_ones_are_better_than_none() {
+    let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1), instance("c", 3, 1)]);
+    for id in ["b", "c"] {
+        answer(&balancer, id, 100, 0);
+    }
+    answer(&balancer, "a", 100, 1);
+    assert_eq!(picks(&balancer), ["b", "c"]);
+    balancer.unreachable(&endpoint(&balancer, "b"));
+    let picked = picks(&balancer);
+    assert!(picked.contains(&"a".to_owned()) && !picked.contains(&"b".to_owned()), "{picked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_instance_gets_its_share_by_and_by() {
+    let balancer = balancer(&[instance("old", 1, 1)]);
+    assert_eq!(share(&balancer, "old"), 1_000, "the first has to take all");
+    balancer.update([instance("old", 1, 1), instance("new", 2, 1)]);
+    let mut shares = Vec::new();
+    for _ in 0..3 {
+        shares.push(share(&balancer, "new"));
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert!((20..90).contains(&shares[0]), "{shares:?}");
+    assert!((180..330).contains(&shares[1]), "{shares:?}");
+    assert!((430..570).contains(&shares[2]), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_own_zone_comes_first_while_it_can() {
+    let balancer = Balancer::new("s", BalanceSettings { zone: "seoul".to_owned(), ..settings() });
+    balancer.update([of_zone("near", 1, "seoul"), of_zone("nearer", 2, "seoul"), of_zone("far", 3, "busan")]);
+    assert_eq!(picks(&balancer), ["near", "nearer"]);
+    balancer.unreachable(&endpoint(&balancer, "near"));
+    assert_eq!(picks(&balancer), ["nearer"]);
+    balancer.unreachable(&endpoint(&balancer, "nearer"));
+    assert_eq!(picks(&balancer), ["far"]);
+    let abroad = Balancer::new("s", BalanceSettings { zone: "jeju".to_owned(), ..settings() });
+    abroad.update([of_zone("near", 1, "seoul"), of_zone("far", 3, "busan")]);
+    assert_eq!(picks(&abroad), ["far", "near"], "nobody is of that zone");
 }

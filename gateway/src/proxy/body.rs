@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::connections::Lease;
 use crate::access_log::Entry;
 use crate::balance::endpoint::InFlight;
-use crate::limits::Permit;
+use crate::limits::Permits;
 
 /// Bytes of a body that is too large which are read all the same: a client that is still sending when the
 /// connection is closed may lose the answer that says why.
@@ -102,8 +102,20 @@ impl RequestBody {
         Self { inner, left: limit, over: 0, idle: IdleTimer::new(idle), progress }
     }
 
+    /// One that is at hand as a whole, and so can be sent again.
+    pub fn whole(bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self::new(axum::body::Body::from(bytes), length, Duration::ZERO)
+    }
+
     pub fn empty() -> Self {
         Self::new(axum::body::Body::empty(), 0, Duration::ZERO)
+    }
+
+    /// Whether there is nothing to wait for.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.inner.is_end_stream()
     }
 
     pub fn progress(&self) -> Progress {
@@ -180,7 +192,7 @@ pub struct ResponseBody {
 pub struct Held {
     pub lease: Lease,
     pub in_flight: InFlight,
-    pub permit: Permit,
+    pub permits: Permits,
     pub entry: Entry,
 }
 

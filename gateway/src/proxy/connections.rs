@@ -14,10 +14,12 @@ use std::time::Duration;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use super::tls;
 use crate::balance::endpoint::{Address, Endpoint};
 
 thread_local! {
@@ -69,26 +71,38 @@ pub fn idle(endpoint: &Arc<Endpoint>, settings: ConnectionSettings) -> Option<Le
 
 /// A new connection.
 pub async fn connect(endpoint: &Arc<Endpoint>, settings: ConnectionSettings) -> io::Result<Lease> {
-    let stream = timeout(settings.connect_timeout, dial(endpoint.address()))
+    let sender = timeout(settings.connect_timeout, dial(endpoint))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
+    Ok(Lease { sender, endpoint: Arc::clone(endpoint), settings })
+}
+
+async fn dial(endpoint: &Endpoint) -> io::Result<SendRequest<RequestBody>> {
+    let stream = match endpoint.address() {
+        Address::Socket(address) => TcpStream::connect(address).await,
+        Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+    }?;
     // Small requests leave at once instead of waiting for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
+    if endpoint.is_tls() {
+        shake_hands(tls::connect(endpoint.address(), stream).await?).await
+    } else {
+        shake_hands(stream).await
+    }
+}
+
+async fn shake_hands<S>(stream: S) -> io::Result<SendRequest<RequestBody>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (sender, connection) =
         http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // The connection's own task, on the worker that made it. It ends with the connection, and what went
     // wrong on it is told to the request that was under way.
     TokioExecutor::new().execute(async move {
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
-    Ok(Lease { sender, endpoint: Arc::clone(endpoint), settings })
-}
-
-async fn dial(address: &Address) -> io::Result<TcpStream> {
-    match address {
-        Address::Socket(address) => TcpStream::connect(address).await,
-        Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
-    }
+    Ok(sender)
 }
 
 impl Lease {

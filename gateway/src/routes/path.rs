@@ -73,6 +73,15 @@ fn decode_unreserved(path: &str) -> Result<String, PathError> {
     Ok(out)
 }
 
+/// What a piece of a normalised path says; as it is, if that is no UTF-8.
+#[must_use]
+pub fn decode(piece: &str) -> Cow<'_, str> {
+    if !piece.contains('%') {
+        return Cow::Borrowed(piece);
+    }
+    percent_encoding::percent_decode_str(piece).decode_utf8().unwrap_or(Cow::Borrowed(piece))
+}
+
 fn hex(digit: u8) -> Result<u8, PathError> {
     match digit {
         b'0'..=b'9' => Ok(digit - b'0'),

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it, in its helpers too")]
 
+mod redis;
+mod standalone;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,9 +46,14 @@ fn gateway(service: &str, lifecycle: &Lifecycle) -> Router {
                     "authentication": "none"}],
     });
     let settings: GatewaySettings = serde_json::from_value(settings).unwrap();
-    let discovery = Discovery::new(Source::Consul(consul()), lifecycle.clone(), settings.upstream.avoid_for);
-    let parts =
-        Parts { discovery, clock: Clock::system(), lifecycle: lifecycle.clone(), health: Health::new() };
+    let discovery = Discovery::new(Source::Consul(consul()), lifecycle.clone(), settings.balancing());
+    let parts = Parts {
+        discovery,
+        clock: Clock::system(),
+        lifecycle: lifecycle.clone(),
+        health: Health::new(),
+        redis: None,
+    };
     router(build(settings, parts).unwrap())
 }
 

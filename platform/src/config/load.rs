@@ -21,10 +21,36 @@ pub struct Loaded<S> {
     pub origins: BTreeMap<String, String>,
 }
 
+/// Where a running process finds its settings again, as they are now.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    service: &'static str,
+    bootstrap: Bootstrap,
+}
+
+impl Configuration {
+    pub(crate) fn new(service: &'static str, bootstrap: Bootstrap) -> Self {
+        Self { service, bootstrap }
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub async fn load<S: Settings>(&self) -> Result<Loaded<S>, ConfigError> {
+        let found = remote::find_again(self.service, &self.bootstrap).await?;
+        of_found(found, &self.bootstrap)
+    }
+}
+
 /// # Errors
 /// When the configuration can't be had, or with the list of everything that is wrong with it.
 pub async fn load<S: Settings>(service: &str, bootstrap: &Bootstrap) -> Result<Loaded<S>, ConfigError> {
     let found = remote::find(service, bootstrap).await?;
+    of_found(found, bootstrap)
+}
+
+fn of_found<S: Settings>(found: remote::Found, bootstrap: &Bootstrap) -> Result<Loaded<S>, ConfigError> {
     let variables = bootstrap.overrides.iter().map(|(name, value)| Source::from_variable(name, value));
     let sources = variables.chain(found.sources).collect();
     let (settings, origins) = resolve(sources)?;

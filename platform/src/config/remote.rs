@@ -45,7 +45,17 @@ struct PropertySource {
     source: Map<String, Value>,
 }
 
+/// Asks as often as a start may.
 pub(super) async fn find(service: &str, bootstrap: &Bootstrap) -> Result<Found, ConfigError> {
+    find_within(service, bootstrap, ATTEMPTS).await
+}
+
+/// Asks once, for who has a configuration already.
+pub(super) async fn find_again(service: &str, bootstrap: &Bootstrap) -> Result<Found, ConfigError> {
+    find_within(service, bootstrap, 1).await
+}
+
+async fn find_within(service: &str, bootstrap: &Bootstrap, attempts: u32) -> Result<Found, ConfigError> {
     let url = bootstrap.config_url.trim();
     let (optional, url) = match url.strip_prefix("optional:") {
         Some(url) => (true, url),
@@ -53,7 +63,7 @@ pub(super) async fn find(service: &str, bootstrap: &Bootstrap) -> Result<Found, 
     };
     let found = match url.strip_prefix("file:") {
         Some(folder) => read_folder(Path::new(folder.trim_start_matches("//")), service, bootstrap),
-        None => ask(url, service, bootstrap, if optional { 1 } else { ATTEMPTS }).await,
+        None => ask(url, service, bootstrap, if optional { 1 } else { attempts }).await,
     };
     match found {
         Err(error) if optional => {
@@ -96,9 +106,10 @@ async fn ask(url: &str, service: &str, bootstrap: &Bootstrap, attempts: u32) -> 
                     commit: environment.version.filter(|version| !version.is_empty()),
                 });
             }
-            Err(Refusal { reason, again }) if !again || attempt >= attempts => {
-                return Err(unavailable(reason));
+            Err(Refusal { reason, again: false }) => {
+                return Err(ConfigError::Refused { from: without_credentials(url), reason });
             }
+            Err(Refusal { reason, .. }) if attempt >= attempts => return Err(unavailable(reason)),
             Err(Refusal { reason, .. }) => {
                 tracing::warn!(server = %without_credentials(url), %reason, attempt, "no configuration yet");
             }
@@ -154,10 +165,11 @@ fn without_credentials(url: &str) -> String {
 /// `{service}-{profile}`, `application-{profile}` for each profile, the last one first, then `{service}` and
 /// `application`.
 fn read_folder(folder: &Path, service: &str, bootstrap: &Bootstrap) -> Result<Found, ConfigError> {
-    let unavailable =
-        |from: &Path, reason: String| ConfigError::Unavailable { from: from.display().to_string(), reason };
+    let refused =
+        |from: &Path, reason: String| ConfigError::Refused { from: from.display().to_string(), reason };
     if !folder.is_dir() {
-        return Err(unavailable(folder, "is no folder".to_owned()));
+        let from = folder.display().to_string();
+        return Err(ConfigError::Unavailable { from, reason: "is no folder".to_owned() });
     }
     let mut names = Vec::new();
     for profile in bootstrap.profiles().rev().filter(|profile| *profile != "default") {
@@ -173,14 +185,13 @@ fn read_folder(folder: &Path, service: &str, bootstrap: &Bootstrap) -> Result<Fo
             if !file.is_file() {
                 continue;
             }
-            let text =
-                std::fs::read_to_string(&file).map_err(|error| unavailable(&file, error.to_string()))?;
+            let text = std::fs::read_to_string(&file).map_err(|error| refused(&file, error.to_string()))?;
             let tree: Value =
-                serde_yaml_ng::from_str(&text).map_err(|error| unavailable(&file, error.to_string()))?;
+                serde_yaml_ng::from_str(&text).map_err(|error| refused(&file, error.to_string()))?;
             match tree {
                 Value::Null => {}
                 Value::Object(_) => sources.push(Source { name: file.display().to_string(), tree }),
-                _ => return Err(unavailable(&file, "has no settings at its top".to_owned())),
+                _ => return Err(refused(&file, "has no settings at its top".to_owned())),
             }
         }
     }

@@ -2,6 +2,7 @@
 //! with its reason, or plainly the usual place of a server.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,18 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// So many runtimes of one thread, each with its own listener; 0 is the one shared runtime.
     pub workers: usize,
+    /// TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1; without it, plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DoorTlsSettings>,
+}
+
+/// Files in PEM, which are looked at each second: a new certificate counts for new connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DoorTlsSettings {
+    /// The chain, the server's own first.
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
 }
 
 impl Default for ServerSettings {
@@ -61,6 +74,7 @@ impl Default for ServerSettings {
             drain_delay: DRAIN_DELAY,
             drain_timeout: DRAIN_TIMEOUT,
             workers: 0,
+            tls: None,
         }
     }
 }
@@ -78,6 +92,9 @@ impl ServerSettings {
         }
         if self.drain_delay + self.drain_timeout > MAX_DRAIN {
             problems.add("server.drain-timeout", "must with server.drain-delay be at most 6s");
+        }
+        if let Some(Err(problem)) = self.tls.as_ref().map(crate::http::server::check_tls) {
+            problems.add("server.tls", problem);
         }
     }
 }
@@ -105,11 +122,21 @@ pub struct ConsulSettings {
     pub url: String,
     pub enabled: bool,
     pub token: Secret,
+    /// Where this instance is: callers prefer instances of their own zone. Empty for nowhere in particular.
+    pub zone: String,
+    /// This instance's share of the requests, relative to the others'; 0 for none.
+    pub weight: u32,
 }
 
 impl Default for ConsulSettings {
     fn default() -> Self {
-        Self { url: "http://127.0.0.1:8500".to_owned(), enabled: true, token: Secret::default() }
+        Self {
+            url: "http://127.0.0.1:8500".to_owned(),
+            enabled: true,
+            token: Secret::default(),
+            zone: String::new(),
+            weight: 1,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod front;
 mod limit;
+mod tls;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +25,10 @@ use tokio_util::task::TaskTracker;
 
 pub use front::{Edge, Front, layered, layered_edge};
 pub(crate) use limit::{Aborted, TooLarge};
+pub(crate) use tls::check as check_tls;
 
 use crate::config::ServerSettings;
+use tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -32,6 +36,19 @@ const BACKLOG: i32 = 4096;
 const MAX_HEAD: usize = 64 * 1024;
 /// When files run out, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no method of HTTP/1 does.
+const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
+/// Between two looks at a preface of which only a part has come.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+/// Requests at once on one HTTP/2 connection, as nginx has it.
+const HTTP2_STREAMS: u32 = 128;
+/// Streams that a client may reset before they are begun; beyond it the connection ends (CVE-2023-44487).
+const HTTP2_RESETS: usize = 20;
+/// All headers of one request together, as for HTTP/1.
+const HTTP2_HEADERS: u32 = 64 * 1024;
+/// A silent HTTP/2 client is asked whether it lives, and has so long to say so.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+const HTTP2_PONG: Duration = Duration::from_secs(5);
 
 /// A port that is served.
 pub struct Server {
@@ -53,6 +70,7 @@ struct Shared {
     connections: TaskTracker,
     permits: Arc<Semaphore>,
     header_timeout: Duration,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -80,7 +98,12 @@ impl Server {
             connections: TaskTracker::new(),
             permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             header_timeout: settings.header_timeout,
+            tls: settings.tls.as_ref().map(Tls::new).transpose()?,
         });
+        if let Some(tls) = shared.tls.clone() {
+            let stop = shared.stop.clone();
+            shared.connections.spawn(async move { stop.run_until_cancelled(tls.follow()).await });
+        }
         let first = listen(SocketAddr::new(settings.address, settings.port), settings.workers > 0)?;
         let address = first.local_addr()?;
         let mut workers = Workers::default();
@@ -184,8 +207,8 @@ async fn accept(listener: TcpListener, front: Front, shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let serve = serve(stream, front.clone(), shared.clone());
+            Ok((stream, peer)) => {
+                let serve = serve(stream, peer, front.clone(), shared.clone());
                 shared.connections.spawn(async move {
                     serve.await;
                     drop(permit);
@@ -206,32 +229,95 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve(stream: TcpStream, front: Front, shared: Arc<Shared>) {
+/// Who made the connection, and whether by TLS; in the extensions of an [`Edge`]'s requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc<Shared>) {
     // Answers are written whole: waiting to fill a packet would only delay them.
     let _ = SockRef::from(&stream).set_tcp_nodelay(true);
-    let service = service_fn(move |request| {
-        let answer = front.answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    // A token of its own: the shared one's lock would be met by every connection at every wake.
-    let stop = shared.stop.child_token();
-    tokio::select! {
-        // Errors here are the client's: a reset, a head that is none, a header timeout.
-        _ = connection.as_mut() => return,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        _ = connection => {}
-        () = shared.cut.cancelled() => {}
+    let Some(tls) = &shared.tls else {
+        let is_http2 = front.is_edge() && begins_http2(&stream, shared.header_timeout).await;
+        return converse(stream, is_http2, Peer { address, tls: false }, front, &shared).await;
+    };
+    // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the handshake.
+    if let Ok(Ok((stream, is_http2))) = tokio::time::timeout(shared.header_timeout, tls.accept(stream)).await
+    {
+        converse(stream, is_http2, Peer { address, tls: true }, front, &shared).await;
     }
 }
 
+/// Looks at the first bytes without taking them.
+async fn begins_http2(stream: &TcpStream, limit: Duration) -> bool {
+    let looking = async {
+        let mut first = [0; HTTP2_PREFACE.len()];
+        loop {
+            match stream.peek(&mut first).await {
+                Ok(0) | Err(_) => return false,
+                Ok(length) if first[..length] != HTTP2_PREFACE[..length] => return false,
+                Ok(length) if length == HTTP2_PREFACE.len() => return true,
+                Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+            }
+        }
+    };
+    tokio::time::timeout(limit, looking).await.unwrap_or(false)
+}
+
+async fn converse<S>(stream: S, is_http2: bool, peer: Peer, front: Front, shared: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |mut request| {
+        if front.is_edge() {
+            request.extensions_mut().insert(peer);
+        }
+        let answer = front.answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(stream);
+    // A token of its own: the shared one's lock would be met by every connection at every wake.
+    let stop = shared.stop.child_token();
+    // Errors of both are the client's: a reset, a head that is none, a header timeout.
+    macro_rules! run {
+        ($connection:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            tokio::select! {
+                _ = connection => {}
+                () = shared.cut.cancelled() => {}
+            }
+        }};
+    }
+    if is_http2 {
+        run!(
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(HTTP2_STREAMS)
+                .max_pending_accept_reset_streams(HTTP2_RESETS)
+                .max_header_list_size(HTTP2_HEADERS)
+                .keep_alive_interval(HTTP2_PING)
+                .keep_alive_timeout(HTTP2_PONG)
+                .serve_connection(io, service)
+        );
+    } else {
+        run!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(shared.header_timeout)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(io, service)
+                .with_upgrades()
+        );
+    }
+}
+
+#[cfg(test)]
+mod door_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use super::{BuildInfo, Lifecycle};
+use crate::config::Configuration;
 use crate::consul::Consul;
 use crate::health::Health;
 use crate::http::server::Edge;
@@ -22,6 +23,8 @@ pub struct Context {
     /// None when `consul.enabled` is false.
     pub consul: Option<Consul>,
     pub info: BuildInfo,
+    /// None for who brought settings of its own.
+    pub configuration: Option<Configuration>,
 }
 
 type Flush = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{App, BoxError, Causes, Context, Lifecycle};
 use crate::admin::{Admin, BuildInfo};
-use crate::config::{Bootstrap, ConfigError, Loaded, Settings};
+use crate::config::{Bootstrap, ConfigError, Configuration, ConsulSettings, Loaded, Settings};
 use crate::consul::{Consul, Registration};
 use crate::health::Health;
 use crate::http::server::Server;
@@ -40,13 +40,10 @@ where
 {
     let instance = bootstrap.instance_of(service);
     let profile = bootstrap.profile.clone();
-    launch(
-        service,
-        instance,
-        &profile,
-        async move { crate::config::load::<S>(bootstrap.settings_of.unwrap_or(service), &bootstrap).await },
-        start,
-    )
+    let settings_of = bootstrap.settings_of.unwrap_or(service);
+    let configuration = Configuration::new(settings_of, bootstrap.clone());
+    let load = async move { crate::config::load::<S>(settings_of, &bootstrap).await };
+    launch(service, instance, &profile, Some(configuration), load, start)
 }
 
 /// The same with settings that don't come from a configuration server: how the configuration server itself runs.
@@ -71,13 +68,14 @@ where
             Err(ConfigError::Invalid(problems))
         }
     };
-    launch(service, bootstrap.instance_of(service), &bootstrap.profile, loaded, start)
+    launch(service, bootstrap.instance_of(service), &bootstrap.profile, None, loaded, start)
 }
 
 fn launch<S, F, Fut>(
     service: &'static str,
     instance: String,
     profile: &str,
+    configuration: Option<Configuration>,
     load: impl Future<Output = Result<Loaded<S>, ConfigError>>,
     start: F,
 ) -> ExitCode
@@ -118,7 +116,7 @@ where
                 return ExitCode::from(FAILURE);
             }
         };
-        let outcome = live(service, instance, profile, loaded, &telemetry, start).await;
+        let outcome = live(service, instance, profile, configuration, loaded, &telemetry, start).await;
         let code = match outcome {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::from(FAILURE),
@@ -145,6 +143,7 @@ async fn live<S, F, Fut>(
     service: &'static str,
     instance: String,
     profile: &str,
+    configuration: Option<Configuration>,
     loaded: Loaded<S>,
     telemetry: &Telemetry,
     start: F,
@@ -165,6 +164,7 @@ where
     let health = Health::new();
     let common = settings.common();
     let (server_settings, admin_settings) = (common.server.clone(), common.admin.clone());
+    let consul_settings = common.consul.clone();
     let consul = common.consul.enabled.then(|| Consul::new(common.consul));
     let environment = crate::config::environment(&shown, &origins, profile);
     let admin = Admin::start(&admin_settings, health.clone(), info.clone(), environment, telemetry)?;
@@ -175,6 +175,7 @@ where
         health: health.clone(),
         consul: consul.clone(),
         info,
+        configuration,
     };
     let stopping = lifecycle.stopping();
     let too_late = async {
@@ -206,7 +207,7 @@ where
     let address = server.as_ref().map_or(admin.address(), Server::address);
     tracing::info!(%address, admin = %admin.address(), "serving");
     if let Some(consul) = &consul {
-        let registration = registration(service, &instance, address, admin.address());
+        let registration = registration(service, &instance, &consul_settings, address, admin.address());
         consul.keep_registered(registration, health.clone(), &lifecycle);
     }
 
@@ -239,11 +240,17 @@ where
     Ok(!lifecycle.failed())
 }
 
-fn registration(name: &str, instance: &str, address: SocketAddr, admin: SocketAddr) -> Registration {
+fn registration(
+    name: &str,
+    instance: &str,
+    consul: &ConsulSettings,
+    address: SocketAddr,
+    admin: SocketAddr,
+) -> Registration {
     let meta = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("zone", "default".to_owned()),
-        ("weight", "1".to_owned()),
+        ("zone", consul.zone.clone()),
+        ("weight", consul.weight.to_string()),
         ("admin-port", admin.port().to_string()),
         ("pid", std::process::id().to_string()),
     ];

@@ -96,6 +96,8 @@ impl Setting {
             let section: Value = serde_yaml_ng::from_str(text).unwrap();
             merge(&mut settings, &section);
         }
+        // Its secrets are files of the running system.
+        settings.as_object_mut().unwrap().remove("redis");
         merge(&mut settings, &json!({"identity": {"secret": "0123456789abcdef0123456789abcdef"}}));
         Self {
             clock: Clock::manual(clock::now_ms()),
@@ -166,14 +168,15 @@ impl Setting {
             let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
             let fixed =
                 self.services.iter().map(|(name, sender)| ((*name).to_owned(), sender.subscribe())).collect();
-            let avoid_for = settings.upstream.avoid_for;
-            let discovery = Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), avoid_for);
+            let discovery =
+                Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), settings.balancing());
             let (server, edge) = (settings.server.clone(), edge(&settings));
             let parts = Parts {
                 discovery,
                 clock: self.clock.clone(),
                 lifecycle: self.lifecycle.clone(),
                 health: Health::new(),
+                redis: None,
             };
             let gateway = build(settings, parts).unwrap();
             self.app = Some(layered_edge(router(gateway), &server, edge));

@@ -85,7 +85,9 @@ async fn what_a_client_says_about_itself_reaches_no_service_on_any_route() {
         ("x-hop", "1"),
     ];
     let mut setting = Setting::new().await;
-    let token = setting.token();
+    let mut admin = claims(7);
+    admin["roles"] = json!(["USER", "ADMIN"]); // some routes are for nobody else
+    let token = setting.signer.sign(&admin);
     let routes = shipped(&setting.settings);
     assert!(routes.len() >= 12, "{routes:?}");
     for (method, path) in routes {
@@ -386,4 +388,15 @@ async fn a_shared_secret_is_accepted_where_it_is_configured_and_then_alone() {
     let answer = setting.claim(&token).await;
     assert_eq!(identity_seen(&setting, &answer).user, 9);
     assert_refused(&setting.claim(&setting.token()).await, UNAUTHENTICATED, "EdDSA is not configured");
+}
+
+#[tokio::test]
+async fn an_upgrade_needs_a_token_as_anything_else() {
+    let mut setting = Setting::new().await;
+    let upgrade = |path: &str| {
+        let request = Request::get(path).header("connection", "Upgrade").header("upgrade", "websocket");
+        request.body(Body::empty()).unwrap()
+    };
+    assert_eq!(setting.send(upgrade("/users/me")).await.problem(), (401, "UNAUTHENTICATED".to_owned()));
+    assert_eq!(setting.send(upgrade("/internal/x")).await.problem().0, 404);
 }

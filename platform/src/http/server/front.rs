@@ -82,6 +82,10 @@ impl Front {
         Self { router: router.layer(axum::extract::DefaultBodyLimit::disable()), shared: Arc::new(shared) }
     }
 
+    pub(super) fn is_edge(&self) -> bool {
+        self.shared.request_timeout.is_none()
+    }
+
     /// Answers one request; never fails.
     pub(super) fn answer<B>(&self, request: Request<B>) -> impl Future<Output = Response> + Send + use<B>
     where

@@ -1,0 +1,119 @@
+//! Routes that change while the gateway runs.
+//!
+//! Invariant: a configuration that is wrong changes nothing: the last good routes stay, and the log, the health and the
+//! metrics say why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::config::{ConfigError, Configuration};
+use platform::health::{ComponentHandle, Health};
+use platform::lifecycle::BoxError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Gateway;
+use crate::config::{GatewaySettings, RoutingSettings};
+use crate::standalone::document::Document;
+
+/// A change is in force within this and the time of one question.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The route file is on the same machine.
+const FILE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Keeps a gateway's routes as they are configured.
+pub struct Keeper {
+    gateway: Arc<Gateway>,
+    current: RoutingSettings,
+    health: ComponentHandle,
+    /// What was refused last, so that it is said once.
+    refused: Option<String>,
+}
+
+impl Keeper {
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, current: RoutingSettings, health: &Health) -> Self {
+        let health = health.optional_component("routes");
+        health.up();
+        Self { gateway, current, health, refused: None }
+    }
+
+    /// Asks the configuration server now and then.
+    pub async fn follow_server(
+        mut self,
+        configuration: Configuration,
+        stop: CancellationToken,
+    ) -> Result<(), BoxError> {
+        while pause(INTERVAL, &stop).await {
+            match configuration.load::<GatewaySettings>().await {
+                Ok(loaded) => self.offer(loaded.settings.routing(), loaded.commit.as_deref()),
+                // Nothing is known of what it has; what was there goes on.
+                Err(error @ ConfigError::Unavailable { .. }) => {
+                    tracing::debug!(%error, "configuration not asked");
+                }
+                Err(error) => self.refuse(error.to_string().replace('\n', "; ")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the file.
+    pub async fn follow_file(mut self, file: PathBuf, stop: CancellationToken) -> Result<(), BoxError> {
+        while pause(FILE_INTERVAL, &stop).await {
+            let path = file.clone();
+            match tokio::task::spawn_blocking(move || Document::read(&path)).await? {
+                Ok(document) => {
+                    self.gateway.list(document.services);
+                    self.offer(document.routing, None);
+                }
+                Err(unusable) => self.refuse(unusable.to_string().replace('\n', "; ")),
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, settings: RoutingSettings, commit: Option<&str>) {
+        if settings == self.current {
+            if self.refused.take().is_some() {
+                tracing::info!("the routes are again as they are in force");
+                self.health.up();
+            }
+            return;
+        }
+        match self.gateway.route(&settings) {
+            Ok(()) => {
+                tracing::info!(routes = settings.routes.len(), config.commit = commit, "routes changed");
+                metrics::counter!("firstcome_gateway_route_reloads_total", "outcome" => "changed")
+                    .increment(1);
+                (self.current, self.refused) = (settings, None);
+                self.health.up();
+            }
+            Err(problems) => self.refuse(crate::app::listed(&problems)),
+        }
+    }
+
+    fn refuse(&mut self, reason: String) {
+        if self.refused.as_ref() == Some(&reason) {
+            return;
+        }
+        tracing::error!(%reason, "the new routes are refused, the last good ones stay");
+        metrics::counter!("firstcome_gateway_route_reloads_total", "outcome" => "refused").increment(1);
+        self.health.down(format!("the last good routes stay, the new ones are wrong: {reason}"));
+        self.refused = Some(reason);
+    }
+}
+
+/// False when it is time to stop.
+async fn pause(interval: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = sleep(interval) => true,
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("refused", &self.refused).finish_non_exhaustive()
+    }
+}

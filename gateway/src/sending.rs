@@ -1,0 +1,128 @@
+//! A request's way to its service as its route wants it: within its circuit breaker, and again if it may.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::balance::Balancer;
+use crate::proxy::body::RequestBody;
+use crate::proxy::{Answer, Attempts, Plan, Proxy};
+use crate::rescue::Failure;
+use crate::resilience::{Breaking, Retry};
+use crate::routes::Route;
+
+/// What is sent.
+#[derive(Debug)]
+pub struct Outbound {
+    pub parts: Parts,
+    pub body: RequestBody,
+    pub plan: Plan,
+}
+
+/// Sends it. A service that says no in a way that the breaker counts has failed only if there is a fallback for it;
+/// otherwise its word is the answer.
+pub async fn send(
+    proxy: &Proxy,
+    route: &Route,
+    balancer: &Balancer,
+    outbound: Outbound,
+    attempts: &mut Attempts,
+) -> Result<Answer, Failure> {
+    match &route.breaker {
+        Some(breaking) => guarded(proxy, route, breaking, balancer, outbound, attempts).await,
+        None => repeated(proxy, route, balancer, outbound, attempts).await,
+    }
+}
+
+async fn guarded(
+    proxy: &Proxy,
+    route: &Route,
+    Breaking { breaker, settings }: &Breaking,
+    balancer: &Balancer,
+    outbound: Outbound,
+    attempts: &mut Attempts,
+) -> Result<Answer, Failure> {
+    let passage =
+        breaker.enter().map_err(|open| Failure::Open { name: settings.name.clone(), left: open.0 })?;
+    let sending = repeated(proxy, route, balancer, outbound, attempts);
+    let sent = match timeout(settings.time_limit, sending).await {
+        Ok(sent) => sent,
+        Err(_elapsed) => Err(match attempts.overdue() {
+            slow @ Failure::ClientSlow => slow,
+            _ => Failure::Silent { service: balancer.service().to_owned() },
+        }),
+    };
+    match sent {
+        Ok(answer) if settings.statuses.contains(&answer.response.status().as_u16()) => {
+            passage.failed();
+            if settings.fallback.is_none() {
+                return Ok(answer);
+            }
+            let status = answer.response.status();
+            Err(Failure::Refused { service: balancer.service().to_owned(), status })
+        }
+        Ok(answer) => {
+            passage.succeeded();
+            Ok(answer)
+        }
+        Err(failure) => {
+            // Whoever broke off said nothing about the service.
+            if failure.is_of_service() {
+                passage.failed();
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn repeated(
+    proxy: &Proxy,
+    route: &Route,
+    balancer: &Balancer,
+    outbound: Outbound,
+    attempts: &mut Attempts,
+) -> Result<Answer, Failure> {
+    let Outbound { parts, body, mut plan } = outbound;
+    let Some(retry) = route.retry.as_ref().filter(|retry| retry.is_for(&parts.method)) else {
+        return proxy.forward(balancer, Request::from_parts(parts, body), &plan, attempts).await;
+    };
+    let body = whole(body).await?;
+    retry.deposit();
+    let (started, mut pause) = (Instant::now(), Duration::ZERO);
+    for number in 1.. {
+        let request = Request::from_parts(parts.clone(), RequestBody::whole(body.clone()));
+        let sent = proxy.forward(balancer, request, &plan, attempts).await;
+        pause = retry.settings.backoff.map_or(Duration::ZERO, |backoff| backoff.pause(number, pause));
+        if !is_worth_another(retry, &sent, number, started, pause) {
+            return sent;
+        }
+        plan.failed_before.extend(attempts.last.clone());
+        drop(sent); // and with it the connection, whose answer nobody reads
+        sleep(pause).await;
+    }
+    Err(Failure::Unsent)
+}
+
+fn is_worth_another(
+    retry: &Retry,
+    sent: &Result<Answer, Failure>,
+    number: u32,
+    started: Instant,
+    pause: Duration,
+) -> bool {
+    let wanted = match sent {
+        Ok(answer) => retry.wants_status(answer.response.status()),
+        Err(failure) => retry.wants_failure(failure),
+    };
+    let in_time = retry.settings.timeout.is_none_or(|most| started.elapsed() + pause <= most);
+    wanted && number <= retry.settings.retries && in_time && retry.withdraw()
+}
+
+/// All of a body, so that it can be sent more than once; within the limit that it carries.
+pub async fn whole(body: RequestBody) -> Result<Bytes, Failure> {
+    Ok(body.collect().await.map_err(Failure::from)?.to_bytes())
+}

@@ -1,0 +1,89 @@
+//! The gateway on its own: a Spring Cloud Gateway YAML in, no other service needed.
+//!
+//! Invariant: what a file asks for is done or refused by name; nothing in it is passed over in silence.
+
+pub mod document;
+mod placeholders;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use platform::config::{ConsulSettings, IdentitySettings, ServerSettings};
+
+use crate::balance::Known;
+use crate::config::{Authentication, GatewaySettings, JwtSettings, LimitSettings, UpstreamSettings};
+use document::Document;
+
+/// A file that is no gateway's.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Unusable(pub Vec<String>);
+
+/// What the file says beside the routes.
+#[derive(Debug, Clone)]
+pub struct Standalone {
+    pub file: PathBuf,
+    pub services: HashMap<String, Vec<Known>>,
+    /// Of routes that do not say it: none in a Spring file, which asks for no tokens.
+    pub default_authentication: Authentication,
+    /// It names a Redis.
+    pub redis: bool,
+    /// What is in the file and means nothing here.
+    pub warnings: Vec<String>,
+}
+
+/// Settings of a gateway that has only this file.
+pub fn settings(
+    file: &Path,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+) -> Result<GatewaySettings, Unusable> {
+    let document = Document::read(file)?;
+    let Document { routing, services, warnings, server, consul, redis, timeouts } = document;
+    let mut upstream = UpstreamSettings::default();
+    upstream.connect_timeout = timeouts.connect.unwrap_or(upstream.connect_timeout);
+    upstream.response_timeout = timeouts.response.unwrap_or(upstream.response_timeout);
+    let defaults = ServerSettings::default();
+    let server = ServerSettings {
+        address: address.or(server.0).unwrap_or(defaults.address),
+        port: port.or(server.1).unwrap_or(document::DEFAULT_PORT),
+        // Above the services' time, so that the more telling answer wins.
+        request_timeout: upstream.response_timeout.saturating_add(upstream.connect_timeout),
+        ..defaults
+    };
+    Ok(GatewaySettings {
+        server,
+        admin: platform::config::AdminSettings::default(),
+        consul: ConsulSettings {
+            enabled: consul.is_some(),
+            url: consul.unwrap_or_else(|| ConsulSettings::default().url),
+            ..ConsulSettings::default()
+        },
+        telemetry: platform::config::TelemetrySettings::default(),
+        redis: platform::config::RedisSettings {
+            address: redis.clone().unwrap_or_default(),
+            ..platform::config::RedisSettings::default()
+        },
+        trace: crate::config::TraceSettings::default(),
+        identity: IdentitySettings::default(),
+        jwt: JwtSettings::default(),
+        upstream,
+        // Spring bounds no body unless RequestSize says so.
+        limits: LimitSettings { request_body: u64::MAX, ..LimitSettings::default() },
+        routes: routing.routes,
+        default_filters: routing.default_filters,
+        globalcors: routing.globalcors,
+        trusted_proxies: routing.trusted_proxies,
+        public_paths: routing.public_paths,
+        reserved_paths: routing.reserved_paths,
+        route_enabled: routing.route_enabled,
+        standalone: Some(Standalone {
+            file: file.to_owned(),
+            services,
+            default_authentication: routing.default_authentication,
+            redis: redis.is_some(),
+            warnings,
+        }),
+    })
+}

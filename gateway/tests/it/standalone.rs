@@ -164,9 +164,12 @@ async fn echo_socket() -> SocketAddr {
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                      Sec-WebSocket-Accept: x\r\n\r\nhello"
                 } else {
-                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain"
+                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain"
                 };
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                if !agreed {
+                    return;
+                }
                 let (mut reading, mut writing) = stream.split();
                 let _ = tokio::io::copy(&mut reading, &mut writing).await;
             });

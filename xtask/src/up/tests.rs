@@ -16,7 +16,7 @@ fn in_use(supervisor: &Record) -> (tempfile::TempDir, Folder, Lock) {
     let state = json!({"phase": "ready", "supervisor": supervisor, "services": [], "servers": [],
         "mysql": {"engine": "", "host": "", "port": 1, "username": "", "passwordFile": ""},
         "redis": {"sentinels": [], "master": "", "passwordFile": ""},
-        "kafka": {"bootstrapServers": "", "topic": ""}, "signingKeyFile": "", "jwt": {"issuer": "", "audience": ""}});
+        "kafka": {"bootstrapServers": "", "topic": ""}, "keyStore": "", "jwt": {"issuer": "", "audience": ""}});
     write_atomically(&folder.state_file(), state.to_string().as_bytes()).unwrap();
     folder.read_state().unwrap();
     (temporary, folder, lock)

@@ -231,10 +231,7 @@ async fn a_local_folder_is_layered_like_the_server_does() {
         assert_eq!(loaded.settings.own.names, ["base"]);
     }
     write("example.yml", "own: [");
-    assert!(matches!(
-        load::<Example>("example", &bootstrap("a")).await,
-        Err(ConfigError::Unavailable { .. })
-    ));
+    assert!(matches!(load::<Example>("example", &bootstrap("a")).await, Err(ConfigError::Refused { .. })));
 }
 
 #[tokio::test]

@@ -267,6 +267,7 @@ impl Rescue {
             None => path,
         };
         parts.uri = target.parse().map_err(Problem::internal)?;
+        parts.headers.remove(header::ORIGIN); // it was judged at the first path
         parts.extensions = http::Extensions::new();
         if let Some(peer) = peer {
             parts.extensions.insert(peer);
@@ -399,7 +400,7 @@ impl Gateway {
         let permit = permit.map_or_else(|| self.in_flight.admit(), Ok)?;
         let share = caller.as_ref().map(|caller| self.shares.admit(caller.user())).transpose()?;
         let permits = Permits::take(permit, share, route.in_flight.as_ref())?;
-        let rescue = match route.fallback().filter(|_| !finish.is_fallback) {
+        let rescue = match route.fallback().filter(|_| !finish.is_fallback && tunnel.is_none()) {
             Some(path) => {
                 let bytes = sending::whole(body).await?;
                 body = RequestBody::whole(bytes.clone());
@@ -456,6 +457,7 @@ impl Gateway {
                 Some(rescue) => {
                     tracing::debug!(error = %failure, route.id = %route.id, fallback = rescue.path, "fallback");
                     finish.is_fallback = true;
+                    finish.rated = None;
                     // The place at the gateway stays the same one.
                     self.fall_back(rescue.request()?, permits.gateway(), entry, attempts, finish).await
                 }

@@ -35,6 +35,8 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub struct Verified {
     identity: Identity,
     scopes: Vec<String>,
+    /// Of the key that signed the token, if it is one of the key set.
+    kid: Option<String>,
     valid_until_ms: u64,
     minted: Mutex<Option<Minted>>,
 }
@@ -47,7 +49,7 @@ struct Minted {
 
 impl Verified {
     pub fn new(identity: Identity, scopes: Vec<String>, valid_until_ms: u64) -> Self {
-        Self { identity, scopes, valid_until_ms, minted: Mutex::default() }
+        Self { identity, scopes, kid: None, valid_until_ms, minted: Mutex::default() }
     }
 
     /// Whether a route is for this caller; 403 that says what is missing.
@@ -146,12 +148,16 @@ impl Authenticator {
     async fn verify(&self, token: &str) -> Result<Arc<Verified>, Problem> {
         let now_ms = self.clock.now_ms();
         let hash = cache::hash(token);
-        if let Some(verified) = self.cache.get(&hash, now_ms) {
+        // A key that was withdrawn takes the tokens along that it had signed.
+        let still_known =
+            |verified: &Arc<Verified>| verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid));
+        if let Some(verified) = self.cache.get(&hash, now_ms).filter(still_known) {
             return Ok(verified);
         }
-        let key = match self.rules.key_source(token).map_err(|error| refuse(&error))? {
+        let source = self.rules.key_source(token).map_err(|error| refuse(&error))?;
+        let key = match &source {
             KeySource::SharedSecret => None,
-            KeySource::Jwks(kid) => Some(self.jwks.find(&kid).await.map_err(|missing| match missing {
+            KeySource::Jwks(kid) => Some(self.jwks.find(kid).await.map_err(|missing| match missing {
                 Missing::UnknownKey => refuse(&TokenError::UnknownKey),
                 Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
             })?),
@@ -163,7 +169,11 @@ impl Authenticator {
         let roles = claims.roles.into_iter().filter(|role| role != SERVICE).collect();
         let scopes = claims.scope.split_ascii_whitespace().map(str::to_owned).collect();
         let identity = Identity { user, roles, session: claims.sid };
-        let verified = Arc::new(Verified::new(identity, scopes, valid_until_ms));
+        let kid = match source {
+            KeySource::SharedSecret => None,
+            KeySource::Jwks(kid) => Some(kid),
+        };
+        let verified = Arc::new(Verified { kid, ..Verified::new(identity, scopes, valid_until_ms) });
         self.cache.insert(hash, Arc::clone(&verified), now_ms);
         Ok(verified)
     }

@@ -183,14 +183,19 @@ impl Balancer {
         }
         let others = endpoints.iter().filter(|other| other.key() != endpoint.key());
         let (mut count, mut rates, mut ejected) = (0_u32, 0.0, 0_u32);
+        let mut judged = 0_u32;
         for other in others {
             count += 1;
-            rates += other.failure_rate();
             ejected += u32::from(other.is_ejected(now));
+            // Only who answers now, and has answered enough, is somebody to compare with.
+            if !other.is_ejected(now) && other.answers() >= EJECTION_ANSWERS {
+                judged += 1;
+                rates += other.failure_rate();
+            }
         }
         // Half of them stay, and with two that is one.
         let too_many = (ejected + 1) * 2 > count + 1;
-        if count == 0 || too_many || rate < WORSE_THAN_OTHERS * rates / f64::from(count) {
+        if judged == 0 || too_many || rate < WORSE_THAN_OTHERS * rates / f64::from(judged) {
             return;
         }
         let times = 1_u32.checked_shl(endpoint.ejections()).unwrap_or(LONGEST_EJECTION).min(LONGEST_EJECTION);

@@ -64,12 +64,12 @@ impl TrustedProxies {
         if !self.trusts(peer) {
             return Some(peer);
         }
-        let lines: Vec<&str> = headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-        let chain: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+        let lines = headers.get_all(FOR).iter();
+        let chain: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).collect();
         let mut nearest = peer;
         for entry in chain.iter().rev().take(MOST_PROXIES) {
             // What is no address ends the chain: beyond it nobody vouches for anything.
-            let Some(address) = parse(entry) else { break };
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
             nearest = address;
             if !self.trusts(address) {
                 break;
@@ -170,6 +170,13 @@ mod tests {
         );
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, rubbish")]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        let mut odd = HeaderMap::new();
+        odd.insert(FOR, HeaderValue::from_bytes(b"\xff, 9.9.9.9").unwrap());
+        assert_eq!(
+            trusted.client(ip("10.0.0.1"), &odd),
+            ip("9.9.9.9"),
+            "what a client wrote hides it from nobody"
+        );
         assert_eq!(TrustedProxies::Nobody.client(None, &headers(&forged)), None);
     }
 

@@ -101,6 +101,7 @@ impl Proxy {
     ) -> Result<Answer, Failure> {
         *request.version_mut() = Version::HTTP_11;
         attempts.progress = request.body().progress();
+        attempts.handed_on = false;
         let mut tried = plan.failed_before.clone();
         let mut unreachable = None;
         for _ in 0..self.settings.connect_attempts {

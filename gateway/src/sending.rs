@@ -15,6 +15,9 @@ use crate::rescue::Failure;
 use crate::resilience::{Breaking, Retry};
 use crate::routes::Route;
 
+/// Bytes of a body that is kept for a second try; 413 beyond, as every place may hold one.
+const MOST_KEPT: u64 = 1024 * 1024;
+
 /// What is sent.
 #[derive(Debug)]
 pub struct Outbound {
@@ -90,7 +93,9 @@ async fn repeated(
     let Some(retry) = route.retry.as_ref().filter(|retry| retry.is_for(&parts.method)) else {
         return proxy.forward(balancer, Request::from_parts(parts, body), &plan, attempts).await;
     };
+    attempts.reading_body = true;
     let body = whole(body).await?;
+    attempts.reading_body = false;
     retry.deposit();
     let (started, mut pause) = (Instant::now(), Duration::ZERO);
     for number in 1.. {
@@ -122,7 +127,7 @@ fn is_worth_another(
     wanted && number <= retry.settings.retries && in_time && retry.withdraw()
 }
 
-/// All of a body, so that it can be sent more than once; within the limit that it carries.
+/// All of a body, so that it can be sent more than once; within the limit that it carries, and never more than is kept.
 pub async fn whole(body: RequestBody) -> Result<Bytes, Failure> {
-    Ok(body.collect().await.map_err(Failure::from)?.to_bytes())
+    Ok(body.at_most(MOST_KEPT).collect().await.map_err(Failure::from)?.to_bytes())
 }

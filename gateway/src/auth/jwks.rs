@@ -90,6 +90,11 @@ impl Jwks {
         })
     }
 
+    /// Whether the set has the key now.
+    pub fn knows(&self, kid: &str) -> bool {
+        self.keys.load().contains_key(kid)
+    }
+
     /// The key of this id, asked for once if it is unknown.
     pub async fn find(&self, kid: &str) -> Result<Arc<DecodingKey>, Missing> {
         if let Some(key) = self.keys.load().get(kid) {

@@ -199,6 +199,10 @@ impl Endpoint {
         (rate, self.answers.fetch_add(1, Relaxed).saturating_add(1))
     }
 
+    pub fn answers(&self) -> u32 {
+        self.answers.load(Relaxed)
+    }
+
     pub fn failure_rate(&self) -> f64 {
         f64::from_bits(self.failure_rate.load(Relaxed))
     }

@@ -5,9 +5,11 @@
 //! gateway counts for itself, by the same rate. Who has been refused costs Redis nothing until his bucket is filled
 //! again, which is at the next whole second.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use platform::http::problem::Problem;
@@ -30,6 +32,8 @@ const BATCH: usize = 256;
 const MOST_WAITING: usize = 8_192;
 /// Callers that are remembered here; beyond it all are forgotten, which lets each have one bucket more.
 const MOST_REMEMBERED: usize = 100_000;
+/// Bytes of a caller's key; longer ones stand as their digest.
+const LONGEST_KEY: usize = 64;
 
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const REPLENISH_RATE: HeaderName = HeaderName::from_static("x-ratelimit-replenish-rate");
@@ -117,7 +121,7 @@ impl RateLimiter {
     /// Takes tokens of the caller's bucket, if it has them.
     pub async fn decide(&self, route: &str, key: &str, settings: &RateSettings) -> Decision {
         // Spring's names, so that both can stand side by side while one replaces the other.
-        let key = format!("request_rate_limiter.{{{route}.{key}}}");
+        let key = format!("request_rate_limiter.{{{route}.{}}}", short(key));
         if let Some(remaining) = self.refused(&key) {
             return Decision { allowed: false, remaining };
         }
@@ -140,9 +144,7 @@ impl RateLimiter {
 
     fn remember(&self, key: String, what: Here) {
         let mut here = self.here.lock();
-        if here.len() >= MOST_REMEMBERED && !here.contains_key(&key) {
-            here.clear();
-        }
+        make_room(&mut here, &key);
         here.insert(key, what);
     }
 
@@ -150,24 +152,40 @@ impl RateLimiter {
         let (answer, answered) = oneshot::channel();
         let settings = (settings.rate, settings.capacity, settings.requested);
         self.asking.as_ref()?.try_send(Asking { key: key.to_owned(), settings, answer }).ok()?;
-        answered.await.ok()
+        timeout(PATIENCE, answered).await.ok()?.ok()
     }
 
     /// By this gateway's own clock, in fractions of seconds.
     fn count(&self, key: String, settings: &RateSettings) -> bool {
         let (capacity, now) = (f64::from(settings.capacity), Instant::now());
-        let before = self.here.lock().get(&key).copied();
-        let tokens = match before {
+        let mut here = self.here.lock();
+        let tokens = match here.get(&key) {
             Some(Here::Counted { tokens, at }) => {
-                (tokens + now.duration_since(at).as_secs_f64() * f64::from(settings.rate)).min(capacity)
+                (tokens + now.duration_since(*at).as_secs_f64() * f64::from(settings.rate)).min(capacity)
             }
             _ => capacity,
         };
         let allowed = tokens >= f64::from(settings.requested);
         let tokens = if allowed { tokens - f64::from(settings.requested) } else { tokens };
-        self.remember(key, Here::Counted { tokens, at: now });
+        make_room(&mut here, &key);
+        here.insert(key, Here::Counted { tokens, at: now });
         allowed
     }
+}
+
+fn make_room(here: &mut HashMap<String, Here>, key: &str) {
+    if here.len() >= MOST_REMEMBERED && !here.contains_key(key) {
+        here.clear();
+    }
+}
+
+/// A client may choose what it is counted by, but not how much of it is remembered.
+fn short(key: &str) -> Cow<'_, str> {
+    if key.len() <= LONGEST_KEY {
+        return Cow::Borrowed(key);
+    }
+    let digest = digest::digest(&digest::SHA256, key.as_bytes());
+    Cow::Owned(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whoever asks while a call is under way shares the next one.

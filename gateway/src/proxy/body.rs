@@ -105,7 +105,17 @@ impl RequestBody {
     /// One that is at hand as a whole, and so can be sent again.
     pub fn whole(bytes: Bytes) -> Self {
         let length = bytes.len() as u64;
-        Self::new(axum::body::Body::from(bytes), length, Duration::ZERO)
+        // The client has sent all of it: whoever is slow now is the service.
+        Self {
+            progress: Progress::default(),
+            ..Self::new(axum::body::Body::from(bytes), length, Duration::ZERO)
+        }
+    }
+
+    /// The same, with a limit that may be lower.
+    #[must_use]
+    pub fn at_most(self, limit: u64) -> Self {
+        Self { left: self.left.min(limit), ..self }
     }
 
     pub fn empty() -> Self {

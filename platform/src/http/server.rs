@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -39,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no method of HTTP/1 does.
 const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
 /// Between two looks at a preface of which only a part has come.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+const PREFACE_PAUSE: Duration = Duration::from_millis(100);
 /// Requests at once on one HTTP/2 connection, as nginx has it.
 const HTTP2_STREAMS: u32 = 128;
 /// Streams that a client may reset before they are begun; beyond it the connection ends (CVE-2023-44487).
@@ -49,6 +50,8 @@ const HTTP2_HEADERS: u32 = 64 * 1024;
 /// A silent HTTP/2 client is asked whether it lives, and has so long to say so.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_PONG: Duration = Duration::from_secs(5);
+/// An HTTP/2 connection without a request for so long is ended; there it is not the next head that is waited for.
+const HTTP2_IDLE: Duration = Duration::from_secs(60);
 
 /// A port that is served.
 pub struct Server {
@@ -240,7 +243,12 @@ async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc
     // Answers are written whole: waiting to fill a packet would only delay them.
     let _ = SockRef::from(&stream).set_tcp_nodelay(true);
     let Some(tls) = &shared.tls else {
-        let is_http2 = front.is_edge() && begins_http2(&stream, shared.header_timeout).await;
+        let is_http2 = front.is_edge()
+            && shared
+                .stop
+                .run_until_cancelled(begins_http2(&stream, shared.header_timeout))
+                .await
+                .unwrap_or(false);
         return converse(stream, is_http2, Peer { address, tls: false }, front, &shared).await;
     };
     // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the handshake.
@@ -270,9 +278,14 @@ async fn converse<S>(stream: S, is_http2: bool, peer: Peer, front: Front, shared
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = is_http2.then(|| Arc::clone(&requests));
     let service = service_fn(move |mut request| {
         if front.is_edge() {
             request.extensions_mut().insert(peer);
+        }
+        if let Some(counted) = &counted {
+            counted.fetch_add(1, Relaxed);
         }
         let answer = front.answer(request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -282,11 +295,16 @@ where
     let stop = shared.stop.child_token();
     // Errors of both are the client's: a reset, a head that is none, a header timeout.
     macro_rules! run {
-        ($connection:expr) => {{
+        ($connection:expr, $idle:expr) => {{
             let mut connection = std::pin::pin!($connection);
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                used = $idle => match used {
+                    // What is under way is answered.
+                    true => connection.as_mut().graceful_shutdown(),
+                    false => return,
+                },
             }
             tokio::select! {
                 _ = connection => {}
@@ -303,7 +321,8 @@ where
                 .max_header_list_size(HTTP2_HEADERS)
                 .keep_alive_interval(HTTP2_PING)
                 .keep_alive_timeout(HTTP2_PONG)
-                .serve_connection(io, service)
+                .serve_connection(io, service),
+            until_idle(&requests, shared.header_timeout)
         );
     } else {
         run!(
@@ -312,8 +331,26 @@ where
                 .header_read_timeout(shared.header_timeout)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(io, service)
-                .with_upgrades()
+                .with_upgrades(),
+            std::future::pending::<bool>() // its header timeout does it
         );
+    }
+}
+
+/// Waits until an HTTP/2 connection has been of no use for too long; true if it ever was.
+async fn until_idle(requests: &AtomicUsize, first: Duration) -> bool {
+    tokio::time::sleep(first).await;
+    let mut before = requests.load(Relaxed);
+    if before == 0 {
+        return false;
+    }
+    loop {
+        tokio::time::sleep(HTTP2_IDLE).await;
+        let now = requests.load(Relaxed);
+        if now == before {
+            return true;
+        }
+        before = now;
     }
 }
 

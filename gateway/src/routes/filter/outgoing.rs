@@ -139,11 +139,11 @@ impl Outgoing<'_> {
             RequestFilter::PrefixPath(prefix) => {
                 if !self.prefixed {
                     self.prefixed = true;
-                    let prefix = prefix.expand(variables, encode);
+                    let prefix = prefix.expand(variables, encode_path);
                     self.set_path(format!("{prefix}{}", self.path));
                 }
             }
-            RequestFilter::SetPath(template) => self.set_path(template.expand(variables, encode)),
+            RequestFilter::SetPath(template) => self.set_path(template.expand(variables, encode_path)),
             RequestFilter::RewritePath(rewrite) => self.set_path(rewrite.apply(&self.path).into_owned()),
             RequestFilter::AddParameter(name, value) => {
                 let pair = format!("{}={}", encode(name), value.expand(variables, encode));
@@ -229,6 +229,11 @@ impl RequestFilter {
 
 fn encode(text: &str) -> String {
     utf8_percent_encode(text, PART).to_string()
+}
+
+/// Slashes are those of `{*rest}`: no other name can have taken one.
+fn encode_path(text: &str) -> String {
+    text.split('/').map(encode).collect::<Vec<_>>().join("/")
 }
 
 fn is_blank(value: &HeaderValue) -> bool {

@@ -173,9 +173,13 @@ pub(super) fn circuit_breaker(mut arguments: Arguments) -> Result<BreakerSetting
     let time_limit = duration("timeoutDuration", defaults.time_limit);
     let fallback = arguments.text("fallbackUri").filter(|uri| !uri.is_empty());
     let fallback = fallback.and_then(|uri| match uri.strip_prefix("forward:") {
-        Some(path) if path.starts_with('/') => Some(path.split('?').next().unwrap_or_default().to_owned()),
+        Some(path) if path.starts_with('/') && !path.contains('{') => {
+            Some(path.split('?').next().unwrap_or_default().to_owned())
+        }
         _ => {
-            arguments.complain(format_args!("`fallbackUri` must be of the form forward:/path, is `{uri}`"));
+            arguments.complain(format_args!(
+                "`fallbackUri` must be of the form forward:/path, without names in braces, is `{uri}`"
+            ));
             None
         }
     });

@@ -20,7 +20,8 @@ fn problems(definition: &str) -> String {
 fn variables() -> Variables {
     let mut variables = Variables::default();
     variables.set(&"segment".into(), "blue".to_owned());
-    variables.set(&"odd".into(), "a/b c".to_owned());
+    variables.set(&"odd".into(), "a%b c".to_owned());
+    variables.set(&"rest".into(), "/a b/c".to_owned());
     variables
 }
 
@@ -30,7 +31,7 @@ struct Sent {
     filtered: Filtered,
 }
 
-/// What becomes of a request whose path matched `{segment}` with `blue` and `{odd}` with `a/b c`.
+/// What becomes of a request whose path matched `{segment}` with `blue` and `{odd}` with `a%b c`.
 fn send(filters: &[Value], target: &str, headers: &[(&'static str, &str)]) -> Result<Sent, Problem> {
     let filters: Vec<RequestFilter> = filters
         .iter()
@@ -135,7 +136,7 @@ fn strip_prefix() {
 fn prefix_path() {
     assert_eq!(target("PrefixPath=/mypath", "/hello?a=1"), "/mypath/hello?a=1");
     let odd = send(&[json!("PrefixPath=/{odd}")], "/hello", &[]).err().unwrap();
-    assert_eq!(odd.status(), 400, "an encoded slash could be read in two ways");
+    assert_eq!(odd.status(), 400, "an encoded percent sign could be read in two ways");
     let twice = send(&[json!("PrefixPath=/one"), json!("PrefixPath=/two")], "/x", &[]).unwrap();
     assert_eq!(twice.target, "/one/x", "once a request");
     assert!(problems("PrefixPath=mypath").contains("must start with a slash"));
@@ -144,6 +145,11 @@ fn prefix_path() {
 #[test]
 fn set_path() {
     assert_eq!(target("SetPath=/{segment}", "/red/blue?a=1"), "/blue?a=1");
+    assert_eq!(
+        target("SetPath=/new{rest}", "/old/a%20b/c"),
+        "/new/a%20b/c",
+        "what `{*rest}` took keeps its slashes"
+    );
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn rewrite_path() {
 #[test]
 fn add_request_parameter() {
     assert_eq!(target("AddRequestParameter=red, {segment}", "/x?a=%20b"), "/x?a=%20b&red=blue");
-    assert_eq!(target("AddRequestParameter=red, {odd}", "/x"), "/x?red=a%2Fb%20c", "encoded");
+    assert_eq!(target("AddRequestParameter=red, {odd}", "/x"), "/x?red=a%25b%20c", "encoded");
 }
 
 #[test]

@@ -177,3 +177,17 @@ async fn who_resets_streams_in_a_row_is_thrown_out_and_costs_the_others_nothing(
     assert_eq!(ask(stream, true).await, "HTTP/2.0 false");
     server.stop(Duration::from_secs(1)).await;
 }
+
+#[tokio::test]
+async fn an_http2_connection_that_asks_for_nothing_is_ended() {
+    let settings = ServerSettings { header_timeout: Duration::from_millis(200), ..ServerSettings::default() };
+    let server = start(&settings);
+    for begin in [&b"PRI "[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(SEEN_WITHIN, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{begin:?} holds the door");
+    }
+    server.stop(Duration::from_secs(1)).await;
+}

@@ -252,8 +252,8 @@ async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc
         return converse(stream, is_http2, Peer { address, tls: false }, front, &shared).await;
     };
     // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the handshake.
-    if let Ok(Ok((stream, is_http2))) = tokio::time::timeout(shared.header_timeout, tls.accept(stream)).await
-    {
+    let accepting = tokio::time::timeout(shared.header_timeout, tls.accept(stream));
+    if let Some(Ok(Ok((stream, is_http2)))) = shared.stop.run_until_cancelled(accepting).await {
         converse(stream, is_http2, Peer { address, tls: true }, front, &shared).await;
     }
 }

@@ -148,7 +148,7 @@ fn set_path() {
     assert_eq!(
         target("SetPath=/new{rest}", "/old/a%20b/c"),
         "/new/a%20b/c",
-        "what `{*rest}` took keeps its slashes"
+        "what `{{*rest}}` took keeps its slashes"
     );
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hmac::{Hmac, Mac};
 use platform::config::Secret;
 use platform::redis::Redis;
-use redis::{RedisError, RedisResult, Script};
+use redis::Script;
 use serde::Serialize;
 use sha2::Sha256;
 
@@ -80,12 +80,13 @@ impl Cache {
         };
         let Ok(entry) = serde_json::to_string(&entry) else { return };
         let script = Script::new(FILL);
-        self.attempt("fill", async |connection| {
-            let mut call = script.key(info_key(definition.coupon_id));
-            call.arg(definition.version).arg(entry).arg(milliseconds(self.ttl));
-            call.invoke_async::<u8>(connection).await
-        })
-        .await;
+        self.redis
+            .attempt("fill", PATIENCE, async |connection| {
+                let mut call = script.key(info_key(definition.coupon_id));
+                call.arg(definition.version).arg(entry).arg(milliseconds(self.ttl));
+                call.invoke_async::<u8>(connection).await
+            })
+            .await;
     }
 
     /// Evicts what is older than `version` and tells every issue service to ask.
@@ -94,7 +95,7 @@ impl Cache {
             return;
         };
         let script = Script::new(EVICT);
-        let evicted = self.attempt("evict", async |connection| {
+        let evicted = self.redis.attempt("evict", PATIENCE, async |connection| {
             let mut call = script.key(info_key(coupon_id));
             call.arg(version).arg(tombstone).arg(milliseconds(TOMBSTONE_TTL));
             call.invoke_async::<u8>(connection).await
@@ -107,10 +108,11 @@ impl Cache {
 
     /// Tells every issue service to ask for this coupon.
     pub async fn announce(&self, coupon_id: CouponId) {
-        self.attempt("announce", async |connection| {
-            redis::cmd("PUBLISH").arg(CHANGED).arg(coupon_id.0).query_async::<u64>(connection).await
-        })
-        .await;
+        self.redis
+            .attempt("announce", PATIENCE, async |connection| {
+                redis::cmd("PUBLISH").arg(CHANGED).arg(coupon_id.0).query_async::<u64>(connection).await
+            })
+            .await;
     }
 
     /// The counts as they are published, one for each coupon asked for; `None` if Redis did not answer.
@@ -119,35 +121,14 @@ impl Cache {
         for chunk in coupons.chunks(CHUNK) {
             let keys: Vec<String> = chunk.iter().map(|id| count_key(*id)).collect();
             let chunk_values: Vec<Option<String>> = self
-                .attempt("read counts", async |connection| {
+                .redis
+                .attempt("read counts", PATIENCE, async |connection| {
                     redis::cmd("MGET").arg(&keys).query_async(connection).await
                 })
                 .await?;
             values.extend(chunk_values);
         }
         Some(values)
-    }
-
-    /// One call to the current master; `None` after telling the supervisor what went wrong.
-    async fn attempt<T>(
-        &self,
-        what: &'static str,
-        call: impl AsyncFnOnce(&mut redis::aio::MultiplexedConnection) -> RedisResult<T>,
-    ) -> Option<T> {
-        let Some(mut connection) = self.redis.connection() else {
-            tracing::debug!(what, "no Redis master at the moment");
-            return None;
-        };
-        let result = match tokio::time::timeout(PATIENCE, call(&mut connection.conn)).await {
-            Ok(result) => result,
-            Err(_) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
-        };
-        result
-            .inspect_err(|error| {
-                tracing::warn!(what, error = %error, "Redis call failed");
-                self.redis.report(connection.epoch, error);
-            })
-            .ok()
     }
 }
 

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-pub use self::client::{CLIENT_HEADER, ClientAddress};
+pub use self::client::{CLIENT_HEADER, ClientAddress, network};
 use self::seal::Key;
 use crate::clock::Clock;
 use crate::config::IdentitySettings;

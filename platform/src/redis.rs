@@ -20,6 +20,7 @@ mod tls;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind};
@@ -114,6 +115,30 @@ impl Redis {
                 news
             });
         }
+    }
+
+    /// One call to the current master, and a wait for it of `patience` at most; `None` without a master, and after the
+    /// supervisor was told what went wrong.
+    pub async fn attempt<T>(
+        &self,
+        what: &'static str,
+        patience: Duration,
+        call: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Option<T> {
+        let Some(mut connection) = self.connection() else {
+            tracing::debug!(what, "no Redis master at the moment");
+            return None;
+        };
+        let result = match tokio::time::timeout(patience, call(&mut connection.conn)).await {
+            Ok(result) => result,
+            Err(_) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        };
+        result
+            .inspect_err(|error| {
+                tracing::warn!(what, error = %error, "Redis call failed");
+                self.report(connection.epoch, error);
+            })
+            .ok()
     }
 
     /// Changes on each new connection to a master; 0 before the first.

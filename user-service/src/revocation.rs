@@ -12,8 +12,8 @@ use platform::clock::Clock;
 use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
 use platform::redis::Redis;
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult};
 use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,8 +52,9 @@ impl Revocations {
     /// Tells of revocations that were committed. What Redis does not take now, [`Revocations::run`] carries later.
     pub async fn announce(&self, revoked: &[Revoked]) {
         for some in revoked.chunks(BATCH as usize) {
-            let told =
-                self.attempt("announce", async |connection| self.add_and_publish(some, connection).await);
+            let told = self.redis.attempt("announce", PATIENCE, async |connection| {
+                self.add_and_publish(some, connection).await
+            });
             let outcome = if told.await.is_some() { "told" } else { "later" };
             metrics::counter!("user_revocations_total", "outcome" => outcome).increment(some.len() as u64);
         }
@@ -94,13 +95,17 @@ impl Revocations {
             let some = sessions::revoked(pool, now_ms, after, BATCH).await?;
             let Some(last) = some.last() else { break };
             (after, count) = (last.sid, count + some.len());
-            let added = self.attempt("add", async |connection| self.add(&some, connection).await).await;
+            let added = self
+                .redis
+                .attempt("add", PATIENCE, async |connection| self.add(&some, connection).await)
+                .await;
             match added {
                 Some(0) => {}
                 // Some were missing: nobody was told of them, or Redis has forgotten them and gateways may have, too.
                 Some(_) => {
-                    let told = self
-                        .attempt("publish", async |connection| self.add_and_publish(&some, connection).await);
+                    let told = self.redis.attempt("publish", PATIENCE, async |connection| {
+                        self.add_and_publish(&some, connection).await
+                    });
                     if told.await.is_none() {
                         return Ok(false);
                     }
@@ -109,7 +114,7 @@ impl Revocations {
             }
         }
         metrics::gauge!("user_revoked_sessions").set(count as f64);
-        let forgotten = self.attempt("forget", async |connection| {
+        let forgotten = self.redis.attempt("forget", PATIENCE, async |connection| {
             let mut forget = redis::cmd("ZREMRANGEBYSCORE");
             forget.arg(&*self.name).arg("-inf").arg(now_ms).query_async::<u64>(connection).await
         });
@@ -143,27 +148,5 @@ impl Revocations {
             add.arg(one.until_ms).arg(one.sid.simple().to_string());
         }
         add
-    }
-
-    /// One call to the current master; `None` after telling the supervisor what went wrong.
-    async fn attempt<T>(
-        &self,
-        what: &'static str,
-        call: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
-    ) -> Option<T> {
-        let Some(mut connection) = self.redis.connection() else {
-            tracing::debug!(what, "no Redis master at the moment");
-            return None;
-        };
-        let result = match tokio::time::timeout(PATIENCE, call(&mut connection.conn)).await {
-            Ok(result) => result,
-            Err(_) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
-        };
-        result
-            .inspect_err(|error| {
-                tracing::warn!(what, error = %error, "Redis call failed");
-                self.redis.report(connection.epoch, error);
-            })
-            .ok()
     }
 }

@@ -14,9 +14,9 @@ use parking_lot::RwLock;
 use platform::clock::Clock;
 use platform::health::ComponentHandle;
 use platform::lifecycle::BoxError;
-use platform::redis::{Connection, Redis};
+use platform::redis::Redis;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// The user service's name of the set and of the channel.
@@ -123,23 +123,12 @@ fn parse(message: &Bytes) -> Option<(Box<str>, u64)> {
 
 /// Everything that still counts; `None` if Redis does not answer.
 async fn read(redis: &Redis, name: &str, now_ms: u64) -> Option<Vec<(Box<str>, u64)>> {
-    let Connection { mut conn, epoch } = redis.connection()?;
     let mut command = ::redis::cmd("ZRANGEBYSCORE");
     command.arg(name).arg(format!("({now_ms}")).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(MOST);
-    match timeout(PATIENCE, command.query_async::<Vec<(String, u64)>>(&mut conn)).await {
-        Ok(Ok(revoked)) => {
-            Some(revoked.into_iter().map(|(session, until)| (session.into(), until)).collect())
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "revoked sessions not read");
-            redis.report(epoch, &error);
-            None
-        }
-        Err(_late) => {
-            redis.report(epoch, &std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-            None
-        }
-    }
+    let revoked: Vec<(String, u64)> = redis
+        .attempt("revoked sessions", PATIENCE, async |connection| command.query_async(connection).await)
+        .await?;
+    Some(revoked.into_iter().map(|(session, until)| (session.into(), until)).collect())
 }
 
 #[cfg(test)]

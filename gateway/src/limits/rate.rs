@@ -7,14 +7,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use parking_lot::Mutex;
 use platform::http::problem::Problem;
+use platform::identity::network;
 use platform::lifecycle::{BoxError, Lifecycle};
-use platform::redis::{Connection, Redis};
+use platform::redis::Redis;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -65,6 +67,21 @@ pub struct RateSettings {
     pub empty_key_status: StatusCode,
     /// Of a refusal.
     pub status: StatusCode,
+}
+
+impl KeyBy {
+    /// Whose tokens a request takes; `None` if nothing tells. `client` is where it comes from.
+    pub fn of<B>(&self, user: Option<u64>, client: Option<IpAddr>, request: &Request<B>) -> Option<String> {
+        let key = match self {
+            Self::Principal => user.map(|user| user.to_string()),
+            Self::Address => client.map(|client| network(client).to_string()),
+            Self::Path => Some(request.uri().path().to_owned()),
+            Self::Header(name) => {
+                request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            }
+        };
+        key.filter(|key| !key.is_empty())
+    }
 }
 
 /// Counts for all routes of this gateway.
@@ -205,17 +222,11 @@ async fn serve(
                 return Ok(());
             },
         }
-        let answers = match redis.connection() {
-            Some(connection) if rest_until <= Instant::now() => {
-                let answers = call(&redis, connection, &script, &batch).await;
-                if answers.is_none() {
-                    metrics::counter!("firstcome_gateway_rate_limiter_away_total").increment(1);
-                    rest_until = Instant::now() + REST;
-                }
-                answers
-            }
-            _ => None,
-        };
+        let answers = if rest_until <= Instant::now() { call(&redis, &script, &batch).await } else { None };
+        if answers.is_none() && rest_until <= Instant::now() {
+            metrics::counter!("firstcome_gateway_rate_limiter_away_total").increment(1);
+            rest_until = Instant::now() + REST;
+        }
         let mut answers = answers.into_iter().flatten();
         for asked in batch.drain(..) {
             // Without an answer the sender is dropped, and the request counts for itself.
@@ -226,29 +237,15 @@ async fn serve(
     }
 }
 
-async fn call(
-    redis: &Redis,
-    Connection { mut conn, epoch }: Connection,
-    script: &::redis::Script,
-    batch: &[Asking],
-) -> Option<Vec<Answered>> {
+async fn call(redis: &Redis, script: &::redis::Script, batch: &[Asking]) -> Option<Vec<Answered>> {
     let mut invocation = script.prepare_invoke();
     for Asking { key, settings: (rate, capacity, requested), .. } in batch {
         invocation.key(format!("{key}.tokens")).key(format!("{key}.timestamp"));
         invocation.arg(*rate).arg(*capacity).arg(*requested);
     }
-    let answer: Vec<i64> = match timeout(PATIENCE, invocation.invoke_async(&mut conn)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "rate limits not asked");
-            redis.report(epoch, &error);
-            return None;
-        }
-        Err(_late) => {
-            redis.report(epoch, &std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-            return None;
-        }
-    };
+    let answer: Vec<i64> = redis
+        .attempt("rate limits", PATIENCE, async |connection| invocation.invoke_async(connection).await)
+        .await?;
     let (micros, pairs) = answer.split_last()?;
     let next_second = Duration::from_micros(1_000_000_u64.saturating_sub(u64::try_from(*micros).ok()?));
     let answered =

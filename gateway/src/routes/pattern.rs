@@ -10,7 +10,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use super::path::decode;
-use super::variables::Variables;
+use super::variables::{Variables, is_name};
 
 #[derive(Debug, Clone)]
 pub struct PathPattern {
@@ -182,10 +182,6 @@ fn split(body: &str) -> Vec<&str> {
     }
     parts.push(&body[start..]);
     parts
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
 impl Segment {

@@ -63,14 +63,26 @@ impl IdentityVerifier {
 pub struct ClientAddress(pub Option<IpAddr>);
 
 impl ClientAddress {
-    /// The bytes by which a client is told from others: of an IPv6 address the /64, which is one subscriber's to
-    /// change as he likes (RFC 4291, section 2.5.1).
+    /// The bytes of the [`network`] by which a client is told from others.
     #[must_use]
     pub fn network(self) -> Option<Vec<u8>> {
-        self.0.map(|address| match address {
+        self.0.map(|address| match network(address) {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets()[..8].to_vec(),
         })
+    }
+}
+
+/// What clients are told apart by: of an IPv6 address the /64, which is one subscriber's to change as he likes (RFC 4291,
+/// section 2.5.1).
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
+        }
     }
 }
 

@@ -145,6 +145,20 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+/// RFC 9113, 6.8.
+const GOAWAY: u8 = 7;
+
+/// Of the whole frames in what a server has said.
+fn kinds(mut answer: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, rest @ ..] = answer {
+        kinds.push(*kind);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        answer = rest.get(5 + length..).unwrap_or_default();
+    }
+    kinds
+}
+
 /// CVE-2023-44487: requests that are reset as soon as they are sent cost the client nothing.
 #[tokio::test]
 async fn who_resets_streams_in_a_row_is_thrown_out_and_costs_the_others_nothing() {
@@ -171,8 +185,7 @@ async fn who_resets_streams_in_a_row_is_thrown_out_and_costs_the_others_nothing(
     };
     let (flooded, answer) =
         tokio::time::timeout(SEEN_WITHIN, async { tokio::join!(flood, ended) }).await.unwrap();
-    let goaway = answer.windows(2).any(|pair| pair[0] == 7 && pair[1] == 0);
-    assert!(flooded.is_err() || goaway, "it may go on");
+    assert!(flooded.is_err() || kinds(&answer).contains(&GOAWAY), "it may go on");
     let stream = TcpStream::connect(server.address()).await.unwrap();
     assert_eq!(ask(stream, true).await, "HTTP/2.0 false");
     server.stop(Duration::from_secs(1)).await;

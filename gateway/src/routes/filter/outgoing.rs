@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever the filters put together, what is sent has a path in the one normal form, or is not sent.
 
+use std::borrow::Cow;
+
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -46,8 +48,9 @@ pub enum RequestFilter {
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     headers: &'a mut HeaderMap,
-    path: String,
-    query: Option<String>,
+    /// Both as they came, until a filter changes them.
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
     /// What the client asked for, and whether the service is to hear it.
     host: Option<HeaderValue>,
     preserve_host: bool,
@@ -74,10 +77,11 @@ pub fn apply(
     host: Option<HeaderValue>,
     variables: &Variables,
 ) -> Result<Filtered, Problem> {
+    let Parts { headers, uri, .. } = request;
     let mut outgoing = Outgoing {
-        path: request.uri.path().to_owned(),
-        query: request.uri.query().map(str::to_owned),
-        headers: &mut request.headers,
+        path: Cow::Borrowed(uri.path()),
+        query: uri.query().map(Cow::Borrowed),
+        headers,
         host,
         preserve_host: false,
         prefixed: false,
@@ -90,7 +94,7 @@ pub fn apply(
     }
     let host = outgoing.host.filter(|_| outgoing.preserve_host);
     if outgoing.target_changed {
-        request.uri = target(&outgoing.path, outgoing.query.as_deref())?;
+        *uri = target(&outgoing.path, outgoing.query.as_deref())?;
     }
     Ok(Filtered::Send { host })
 }
@@ -168,7 +172,7 @@ impl Outgoing<'_> {
     }
 
     fn set_path(&mut self, path: String) {
-        self.path = path;
+        self.path = Cow::Owned(path);
         self.target_changed = true;
     }
 
@@ -178,7 +182,7 @@ impl Outgoing<'_> {
         let mut pairs: Vec<String> =
             query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
         change(&mut pairs);
-        self.query = Some(pairs.join("&"));
+        self.query = Some(Cow::Owned(pairs.join("&")));
         self.target_changed = true;
     }
 

@@ -20,7 +20,6 @@ use platform::http::server::Edge;
 use platform::identity::IdentitySigner;
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
 use platform::redis::Redis;
-use tokio::time::timeout;
 
 use crate::access_log::Entry;
 use crate::auth::Authenticator;
@@ -195,9 +194,7 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> R
     let mut entry = Entry::start(&request); // every request leaves one line, whatever becomes of it
     let mut attempts = Attempts::default();
     let mut finish = Finish::default();
-    let passing = gateway.pass(request, &mut entry, &mut attempts, &mut finish);
-    let passed = timeout(gateway.settings.server.request_timeout, passing).await;
-    let passed = passed.unwrap_or_else(|_late| Err(attempts.overdue().into()));
+    let passed = gateway.pass(request, &mut entry, &mut attempts, &mut finish).await;
     entry.upstream(attempts);
     let mut response = match passed {
         Ok(Passed::Answered(answer, permits)) => return gateway.respond(answer, permits, &mut finish, entry),

@@ -46,6 +46,26 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// Instances that failed the request before; asked only if there is no other.
     pub failed_before: Vec<Arc<Endpoint>>,
+    /// When the answer's head has to be there, however many are tried.
+    pub deadline: Option<Instant>,
+}
+
+impl Plan {
+    /// `time`, or less if the deadline comes before.
+    fn at_most(&self, time: Duration) -> Duration {
+        self.deadline.map_or(time, |deadline| time.min(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// Whether more than `time` is left.
+    #[must_use]
+    pub fn leaves(&self, time: Duration) -> bool {
+        self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(Instant::now()) > time)
+    }
+
+    /// Brings the deadline nearer.
+    pub fn end_within(&mut self, time: Duration) {
+        self.deadline = self.deadline.into_iter().chain(Instant::now().checked_add(time)).min();
+    }
 }
 
 /// An answer's head, and what has to be held until its body ends.
@@ -56,28 +76,11 @@ pub struct Answer {
     pub in_flight: InFlight,
 }
 
-/// Who was asked and how far it came; kept outside of the answer because failures and the time-out need it too.
+/// Who was asked; kept outside of the answer because failures need it too.
 #[derive(Debug, Default)]
 pub struct Attempts {
     pub last: Option<Arc<Endpoint>>,
     pub count: u32,
-    /// Nobody is asked yet: the client is still sending.
-    pub reading_body: bool,
-    /// An instance may have seen the request.
-    handed_on: bool,
-    progress: Progress,
-}
-
-impl Attempts {
-    /// Who is to blame when the time for the whole request is over now.
-    pub fn overdue(&self) -> Failure {
-        match self.handed_on {
-            false if self.reading_body => Failure::ClientSlow,
-            false => Failure::Unsent,
-            true if self.progress.is_complete() => Failure::Overdue,
-            true => Failure::ClientSlow,
-        }
-    }
 }
 
 enum Sent {
@@ -100,8 +103,7 @@ impl Proxy {
         attempts: &mut Attempts,
     ) -> Result<Answer, Failure> {
         *request.version_mut() = Version::HTTP_11;
-        attempts.progress = request.body().progress();
-        attempts.handed_on = false;
+        let progress = request.body().progress();
         let mut tried = plan.failed_before.clone();
         let mut unreachable = None;
         for _ in 0..self.settings.connect_attempts {
@@ -110,9 +112,14 @@ impl Proxy {
             attempts.count += 1;
             attempts.last = Some(Arc::clone(&endpoint));
             let in_flight = endpoint.begin();
-            match self.attempt(balancer, &endpoint, request, plan, attempts).await {
+            match self.attempt(balancer, &endpoint, request, plan, &progress).await {
                 Sent::Answered(response, lease) => return Ok(Answer { response, lease, in_flight }),
                 Sent::Failed(failure) => return Err(failure),
+                Sent::Returned(_, error) if !plan.leaves(Duration::ZERO) => {
+                    // It had less than the time that a connection may take.
+                    balancer.broke(&endpoint);
+                    return Err(Failure::Unreachable { service: balancer.service().to_owned(), error });
+                }
                 Sent::Returned(back, error) => {
                     balancer.unreachable(&endpoint);
                     unreachable = Some(error);
@@ -134,23 +141,22 @@ impl Proxy {
         endpoint: &Arc<Endpoint>,
         mut request: Request<RequestBody>,
         plan: &Plan,
-        attempts: &mut Attempts,
+        progress: &Progress,
     ) -> Sent {
         let host = plan.host.as_ref().unwrap_or(endpoint.host()).clone();
         request.headers_mut().insert(header::HOST, host);
         // An idle connection may have been closed by the service a moment ago; that says nothing about the
         // instance, so the next one is tried, and a new one at last.
-        let response_timeout = plan.timeouts.response.unwrap_or(self.settings.response_timeout);
         while let Some(lease) = connections::idle(endpoint, self.settings.connection) {
-            match self.send(balancer, lease, endpoint, request, response_timeout, attempts).await {
+            match self.send(balancer, lease, endpoint, request, plan, progress).await {
                 Sent::Returned(back, _) => request = *back,
                 done => return done,
             }
         }
         let mut settings = self.settings.connection;
-        settings.connect_timeout = plan.timeouts.connect.unwrap_or(settings.connect_timeout);
+        settings.connect_timeout = plan.at_most(plan.timeouts.connect.unwrap_or(settings.connect_timeout));
         match connections::connect(endpoint, settings).await {
-            Ok(lease) => self.send(balancer, lease, endpoint, request, response_timeout, attempts).await,
+            Ok(lease) => self.send(balancer, lease, endpoint, request, plan, progress).await,
             Err(error) => Sent::Returned(Box::new(request), error),
         }
     }
@@ -161,23 +167,20 @@ impl Proxy {
         mut lease: Lease,
         endpoint: &Endpoint,
         request: Request<RequestBody>,
-        response_timeout: Duration,
-        attempts: &mut Attempts,
+        plan: &Plan,
+        progress: &Progress,
     ) -> Sent {
         let started = Instant::now();
-        attempts.handed_on = true;
+        let time = plan.at_most(plan.timeouts.response.unwrap_or(self.settings.response_timeout));
         // Bound to a name, so that the time-out drops it and with it the connection.
         let sending = lease.sender().try_send_request(request);
-        match timeout(response_timeout, sending).await {
+        match timeout(time, sending).await {
             Ok(Ok(response)) => {
                 balancer.answered(endpoint, started.elapsed(), response.status().is_server_error());
                 Sent::Answered(response, lease)
             }
             Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => {
-                    attempts.handed_on = false;
-                    Sent::Returned(Box::new(request), io::Error::other(error.into_error()))
-                }
+                Some(request) => Sent::Returned(Box::new(request), io::Error::other(error.into_error())),
                 None => {
                     let failure = Failure::of_connection(balancer.service(), error.into_error());
                     if matches!(failure, Failure::Broken { .. }) {
@@ -186,7 +189,7 @@ impl Proxy {
                     Sent::Failed(failure)
                 }
             },
-            Err(_elapsed) if !attempts.progress.is_complete() => Sent::Failed(Failure::ClientSlow),
+            Err(_elapsed) if !progress.is_complete() => Sent::Failed(Failure::ClientSlow),
             Err(_elapsed) => {
                 balancer.broke(endpoint);
                 Sent::Failed(Failure::Silent { service: balancer.service().to_owned() })

@@ -36,8 +36,6 @@ pub enum Failure {
     Open { name: String, left: Duration },
     #[error("{service} answered {status}, which its circuit breaker counts as a failure")]
     Refused { service: String, status: StatusCode },
-    #[error("the request's time was over before its answer")]
-    Overdue,
     #[error("the request's time was over before it could be sent")]
     Unsent,
     #[error("the request body is larger than the limit")]
@@ -73,7 +71,7 @@ impl Failure {
             | Self::Silent { .. }
             | Self::Open { .. }
             | Self::Refused { .. } => true,
-            Self::Overdue | Self::Unsent | Self::BodyTooLarge | Self::ClientSlow | Self::ClientGone => false,
+            Self::Unsent | Self::BodyTooLarge | Self::ClientSlow | Self::ClientGone => false,
         }
     }
 }
@@ -101,7 +99,7 @@ impl From<Failure> for Problem {
             }
             Failure::Broken { .. } | Failure::Refused { .. } => Self::upstream_error().source(failure),
             // RFC 9110, 15.6.5: it may have been carried out.
-            Failure::Silent { .. } | Failure::Overdue => Self::upstream_timeout().source(failure),
+            Failure::Silent { .. } => Self::upstream_timeout().source(failure),
             Failure::Unsent => Self::overloaded().source(failure),
             Failure::BodyTooLarge => Self::payload_too_large(),
             Failure::ClientSlow => Self::new(

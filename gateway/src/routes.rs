@@ -35,7 +35,7 @@ use filter::response::ResponseFilter;
 use predicate::{Asked, Predicate};
 use variables::Variables;
 
-pub use table::RouteTable;
+pub use table::{Reserved, RouteTable};
 
 /// Where the requests of a route go.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub struct Route {
     pub body_limit: Option<u64>,
     /// Requests at once; 503 beyond.
     pub in_flight: Option<Arc<InFlightLimit>>,
+    /// What no filter may make of a path.
+    pub reserved: Reserved,
     pub rate: Option<RateSettings>,
     pub retry: Option<Retry>,
     pub breaker: Option<Breaking>,

@@ -1,4 +1,7 @@
 //! A request's way to its service as its route wants it: within its circuit breaker, and again if it may.
+//!
+//! Invariant: whatever time ends a try, one of its own, the breaker's or the request's, the instance that was asked is
+//! blamed for it, and so is the service at the breaker; unless it was the client who was slow.
 
 use std::time::Duration;
 
@@ -6,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::balance::Balancer;
 use crate::proxy::body::RequestBody;
@@ -46,19 +49,14 @@ async fn guarded(
     route: &Route,
     Breaking { breaker, settings }: &Breaking,
     balancer: &Balancer,
-    outbound: Outbound,
+    mut outbound: Outbound,
     attempts: &mut Attempts,
 ) -> Result<Answer, Failure> {
     let passage =
         breaker.enter().map_err(|open| Failure::Open { name: settings.name.clone(), left: open.0 })?;
-    let sending = repeated(proxy, route, balancer, outbound, attempts);
-    let sent = match timeout(settings.time_limit, sending).await {
-        Ok(sent) => sent,
-        Err(_elapsed) => Err(match attempts.overdue() {
-            slow @ Failure::ClientSlow => slow,
-            _ => Failure::Silent { service: balancer.service().to_owned() },
-        }),
-    };
+    // A deadline rather than a time-out around it: who is asked when it comes is told to the balancer too.
+    outbound.plan.end_within(settings.time_limit);
+    let sent = repeated(proxy, route, balancer, outbound, attempts).await;
     match sent {
         Ok(answer) if settings.statuses.contains(&answer.response.status().as_u16()) => {
             passage.failed();
@@ -93,16 +91,17 @@ async fn repeated(
     let Some(retry) = route.retry.as_ref().filter(|retry| retry.is_for(&parts.method)) else {
         return proxy.forward(balancer, Request::from_parts(parts, body), &plan, attempts).await;
     };
-    attempts.reading_body = true;
-    let body = whole(body).await?;
-    attempts.reading_body = false;
+    let body = match plan.deadline {
+        Some(deadline) => timeout_at(deadline, whole(body)).await.map_err(|_| Failure::ClientSlow)??,
+        None => whole(body).await?,
+    };
     retry.deposit();
     let (started, mut pause) = (Instant::now(), Duration::ZERO);
     for number in 1.. {
         let request = Request::from_parts(parts.clone(), RequestBody::whole(body.clone()));
         let sent = proxy.forward(balancer, request, &plan, attempts).await;
         pause = retry.settings.backoff.map_or(Duration::ZERO, |backoff| backoff.pause(number, pause));
-        if !is_worth_another(retry, &sent, number, started, pause) {
+        if !plan.leaves(pause) || !is_worth_another(retry, &sent, number, started, pause) {
             return sent;
         }
         plan.failed_before.extend(attempts.last.clone());

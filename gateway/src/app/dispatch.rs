@@ -4,21 +4,26 @@
 //! to a service.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode, header};
 use platform::http::problem::Problem;
 use platform::http::server::Peer;
 use platform::identity;
+use tokio::time::{Instant, timeout};
 
+use super::Gateway;
 use super::fallback::Fallback;
 use super::finish::Finish;
-use super::{Gateway, Routing};
 use crate::access_log::Entry;
 use crate::cors::{self, CrossOrigin};
+use crate::forwarded::Forwarded;
 use crate::headers::{self, Behind};
 use crate::limits::rate::RateSettings;
 use crate::limits::{self, Permit, Permits};
@@ -43,15 +48,37 @@ pub(super) enum Passed {
 }
 
 enum Found {
-    Route(Arc<Route>),
+    /// And of the routes as they are now: where the client is, and what the service hears about the way.
+    Route(Arc<Route>, Option<IpAddr>, Option<Forwarded>),
     /// Allowed, and answered here.
     Preflight,
+}
+
+/// A request that has its route.
+struct Arrival {
+    request: Request<Body>,
+    peer: Option<Peer>,
+    client: Option<IpAddr>,
+    forwarded: Option<Forwarded>,
+    /// Of a fallback, which has its place already.
+    permit: Option<Permit>,
+}
+
+/// A request that can be sent.
+struct Ready {
+    parts: Parts,
+    body: RequestBody,
+    /// `Host` as the service is to hear it, if not its own address.
+    host: Option<HeaderValue>,
+    permits: Permits,
+    tunnel: Option<tunnel::Wanted>,
+    fallback: Option<Fallback>,
 }
 
 impl Gateway {
     /// The whole way, from the client inward. Plain calls in one future rather than a layer each: a layer
     /// costs an allocation and a clone of the service for every request, and this path is paid per claim.
-    /// The overall time-out lies around it, and in the platform trace context, panics and problem rendering.
+    /// Around it, in the platform, lie trace context, panics and problem rendering.
     pub(super) async fn pass(
         &self,
         mut request: Request<Body>,
@@ -64,7 +91,7 @@ impl Gateway {
         self.dispatch(request, None, entry, attempts, finish).await
     }
 
-    /// From the route to its answer; once more for a fallback.
+    /// From the route to its answer; once more for a fallback, which has time of its own.
     async fn dispatch(
         &self,
         request: Request<Body>,
@@ -73,27 +100,76 @@ impl Gateway {
         attempts: &mut Attempts,
         finish: &mut Finish,
     ) -> Result<Passed, Problem> {
-        let routing = self.routing.load_full();
         let peer = request.extensions().get::<Peer>().copied();
-        let address = peer.map(|peer| peer.address.ip());
         // 404 and 405 before 401: the table is public, and no token is looked at for nothing.
-        let route = match self.find(&routing, &request, address, finish)? {
-            Found::Route(route) => route,
+        let (route, arrival) = match self.find(&request, peer, finish)? {
+            Found::Route(route, client, forwarded) => {
+                (route, Arrival { request, peer, client, forwarded, permit })
+            }
             Found::Preflight => return Ok(Passed::Here(Response::default())),
         };
         entry.route(&route.id);
+        let passed = self.follow(&route, arrival, entry, attempts, finish).await;
+        // A fallback has put its own there before. Moved and not cloned: all workers count its references.
+        finish.route.get_or_insert(route);
+        passed
+    }
+
+    async fn follow(
+        &self,
+        route: &Route,
+        arrival: Arrival,
+        entry: &mut Entry,
+        attempts: &mut Attempts,
+        finish: &mut Finish,
+    ) -> Result<Passed, Problem> {
+        let (begun, mut reading) = (Instant::now(), false);
+        let preparing = self.prepare(route, arrival, entry, finish, &mut reading);
+        let ready = match timeout(self.settings.server.request_timeout, preparing).await {
+            Ok(prepared) => prepared?,
+            // No service has it: the gateway is late, or its client.
+            Err(_late) => return Err(if reading { Failure::ClientSlow } else { Failure::Unsent }.into()),
+        };
+        match ready {
+            ControlFlow::Continue(ready) => {
+                let deadline = begun.checked_add(self.time_of(route));
+                self.send(route, ready, deadline, entry, attempts, finish).await
+            }
+            ControlFlow::Break(response) => Ok(Passed::Here(response)),
+        }
+    }
+
+    /// For all tries of one request together. What a route says of its own counts, if it is longer.
+    fn time_of(&self, route: &Route) -> Duration {
+        let connect = route.timeouts.connect.unwrap_or(self.settings.upstream.connect_timeout);
+        let own = route.timeouts.response.map(|response| response.saturating_add(connect));
+        let breaker = route.breaker.as_ref().map(|breaking| breaking.settings.time_limit);
+        let general = self.settings.server.request_timeout;
+        own.into_iter().chain(breaker).fold(general, Duration::max)
+    }
+
+    /// All that comes before a request is sent; or its answer, if that is given here.
+    async fn prepare(
+        &self,
+        route: &Route,
+        Arrival { request, peer, client, forwarded, permit }: Arrival,
+        entry: &mut Entry,
+        finish: &mut Finish,
+        reading: &mut bool,
+    ) -> Result<ControlFlow<Response, Ready>, Problem> {
         // Who asks is known before a byte of the body is read, and whether the route is for them.
         let caller = self.auth.authenticate(route.access.authentication, request.headers()).await?;
         if let Some(caller) = &caller {
             entry.user(caller.user());
             caller.permit(&route.access)?;
         }
-        let client = routing.trusted.client(address, request.headers());
         if let Some(rate) = &route.rate {
             let user = caller.as_ref().map(|caller| caller.user());
             let key = rate.key.of(user, client, &request);
-            self.limit(rate, &route, key, finish).await?;
+            self.limit(rate, route, key, finish).await?;
         }
+        // Whatever is waited for from here on is the client's body.
+        *reading = true;
         // A body that announces its size is refused by it; the others are counted as they pass.
         let limit = route.body_limit.unwrap_or(self.settings.limits.request_body);
         let too_large = limits::announced_length(request.headers()).is_some_and(|length| length > limit);
@@ -112,9 +188,7 @@ impl Gateway {
         // A small body is read before a place is taken: clients that send theirs byte by byte hold a connection each,
         // and nothing else.
         if limit <= SMALL_BODY && !body.is_complete() {
-            attempts.reading_body = true;
             body = RequestBody::whole(sending::whole(body).await?);
-            attempts.reading_body = false;
         }
         // Held until the last byte of the answer. Beyond the limit nobody waits: it would only make answers later.
         let permit = permit.map_or_else(|| self.in_flight.admit(), Ok)?;
@@ -129,16 +203,14 @@ impl Gateway {
             None => None,
         };
         let host = outgoing::host_of(&parts.headers);
-        let scheme = if peer.is_some_and(|peer| peer.tls) { "https" } else { "http" };
-        let forwarded = routing.trusted.forward(address, &parts.headers, scheme);
         // Nothing that the client says about itself survives ...
         headers::clean_request(&mut parts.headers, self.behind);
         // ... then come the route's own changes ...
-        let host = match self.filter(&routing, &route, &mut parts, host, finish)? {
+        let host = match filter(route, &mut parts, host, finish)? {
             Filtered::Send { host } => host,
             Filtered::Redirect { status, location } => {
                 body.drain().await.map_err(Failure::from)?;
-                return Ok(Passed::Here((status, [(header::LOCATION, location)]).into_response()));
+                return Ok(ControlFlow::Break((status, [(header::LOCATION, location)]).into_response()));
             }
         };
         // ... and what the gateway says comes last, so that nothing can take it away.
@@ -157,14 +229,27 @@ impl Gateway {
         if tunnel.is_some() {
             tunnel::ask(&mut parts.headers);
         }
-        let Target::Balanced(balancer) = &route.target else {
+        if let Target::Nowhere = route.target {
             // Read to its end, as a service would, so that the connection stays usable.
             body.drain().await.map_err(Failure::from)?;
-            return Ok(Passed::Here(Response::default()));
-        };
-        let plan = Plan { host, timeouts: route.timeouts, ..Plan::default() };
-        // To an instance and back; sent at most once, unless the route says otherwise.
-        match sending::send(&self.proxy, &route, balancer, Outbound { parts, body, plan }, attempts).await {
+            return Ok(ControlFlow::Break(Response::default()));
+        }
+        Ok(ControlFlow::Continue(Ready { parts, body, host, permits, tunnel, fallback }))
+    }
+
+    /// To an instance and back; sent at most once, unless the route says otherwise.
+    async fn send(
+        &self,
+        route: &Route,
+        Ready { parts, body, host, permits, tunnel, fallback }: Ready,
+        deadline: Option<Instant>,
+        entry: &mut Entry,
+        attempts: &mut Attempts,
+        finish: &mut Finish,
+    ) -> Result<Passed, Problem> {
+        let Target::Balanced(balancer) = &route.target else { return Ok(Passed::Here(Response::default())) };
+        let plan = Plan { host, timeouts: route.timeouts, deadline, ..Plan::default() };
+        match sending::send(&self.proxy, route, balancer, Outbound { parts, body, plan }, attempts).await {
             Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let agreed = tunnel.filter(|_| tunnel::is_agreed(&answer.response));
                 let tunnel = agreed.ok_or_else(|| {
@@ -216,11 +301,13 @@ impl Gateway {
 
     fn find(
         &self,
-        routing: &Routing,
         request: &Request<Body>,
-        peer: Option<IpAddr>,
+        peer: Option<Peer>,
         finish: &mut Finish,
     ) -> Result<Found, Problem> {
+        // Let go of before anybody is waited for; what the request needs of it later it takes along.
+        let routing = self.routing.load();
+        let address = peer.map(|peer| peer.address.ip());
         let cross_origin =
             if finish.is_fallback { None } else { CrossOrigin::of(request.method(), request.headers()) };
         let preflight = cross_origin.as_ref().and_then(CrossOrigin::preflight);
@@ -230,51 +317,50 @@ impl Gateway {
             path: request.uri().path(),
             query: request.uri().query(),
             headers: request.headers(),
-            peer,
+            peer: address,
             now_ms: self.clock.now_ms(),
             draws: Draws::default(),
         };
         let found = routing.table.find(&asked);
-        if finish.is_fallback {
-            // What was said of the origin stays said.
-            let route = found?;
-            finish.variables = route.capture(&asked);
-            finish.route = Some(Arc::clone(route));
-            return Ok(Found::Route(Arc::clone(route)));
-        }
-        let configured = match &found {
-            Ok(route) => route.cors.as_ref().or_else(|| routing.cors.find(asked.path)),
-            Err(_) => routing.cors.find(asked.path),
-        };
-        finish.cors = configured.is_some();
-        if let (Some(configured), Some(cross_origin)) = (configured, &cross_origin) {
-            finish.allowed = Some(configured.judge(cross_origin, request.method())?);
+        // At a fallback, what was said of the origin stays said.
+        if !finish.is_fallback {
+            let configured = match &found {
+                Ok(route) => route.cors.as_ref().or_else(|| routing.cors.find(asked.path)),
+                Err(_) => routing.cors.find(asked.path),
+            };
+            finish.cors = configured.is_some();
+            if let (Some(configured), Some(cross_origin)) = (configured, &cross_origin) {
+                finish.allowed = Some(configured.judge(cross_origin, request.method())?);
+            }
         }
         let route = found?;
         if preflight.is_some() {
             return if finish.allowed.is_some() { Ok(Found::Preflight) } else { Err(cors::refused()) };
         }
         finish.variables = route.capture(&asked);
-        finish.route = Some(Arc::clone(route));
-        Ok(Found::Route(Arc::clone(route)))
+        let scheme = if peer.is_some_and(|peer| peer.tls) { "https" } else { "http" };
+        Ok(Found::Route(
+            Arc::clone(route),
+            routing.trusted.client(address, request.headers()),
+            routing.trusted.forward(address, request.headers(), scheme),
+        ))
     }
+}
 
-    fn filter(
-        &self,
-        routing: &Routing,
-        route: &Route,
-        parts: &mut http::request::Parts,
-        host: Option<HeaderValue>,
-        finish: &Finish,
-    ) -> Result<Filtered, Problem> {
-        if route.request_filters.is_empty() {
-            return Ok(Filtered::Send { host: None });
-        }
-        let filtered = outgoing::apply(&route.request_filters, parts, host, &finish.variables)?;
-        // A pattern that lets a client choose a path's beginning must not let it choose this one.
-        if routing.table.is_reserved(parts.uri.path()) {
-            return Err(Problem::not_found());
-        }
-        Ok(filtered)
+/// The route's own changes of a request.
+fn filter(
+    route: &Route,
+    parts: &mut Parts,
+    host: Option<HeaderValue>,
+    finish: &Finish,
+) -> Result<Filtered, Problem> {
+    if route.request_filters.is_empty() {
+        return Ok(Filtered::Send { host: None });
     }
+    let filtered = outgoing::apply(&route.request_filters, parts, host, &finish.variables)?;
+    // A pattern that lets a client choose a path's beginning must not let it choose this one.
+    if route.reserved.contain(parts.uri.path()) {
+        return Err(Problem::not_found());
+    }
+    Ok(filtered)
 }

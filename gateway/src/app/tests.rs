@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod deadlines;
 mod filters;
 mod harness;
 mod identity;

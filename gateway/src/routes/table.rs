@@ -26,7 +26,19 @@ pub type Problems = Vec<(String, String)>;
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    reserved: Vec<String>,
+    reserved: Reserved,
+}
+
+/// First segments of paths that no client may reach, neither before nor after a route has rewritten them.
+#[derive(Debug, Clone, Default)]
+pub struct Reserved(Arc<[String]>);
+
+impl Reserved {
+    #[must_use]
+    pub fn contain(&self, path: &str) -> bool {
+        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        self.0.iter().any(|reserved| first.eq_ignore_ascii_case(reserved))
+    }
 }
 
 impl RouteTable {
@@ -39,15 +51,17 @@ impl RouteTable {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let reserved: Arc<[String]> =
+            settings.reserved_paths.iter().map(|path| path.trim_matches('/').to_owned()).collect();
+        let reserved = Reserved(reserved);
         let mut breakers = BTreeMap::new();
-        let mut routes: Vec<Route> =
-            drafts.into_iter().map(|draft| draft.finish(&mut target, &mut breakers)).collect();
+        let mut routes: Vec<Route> = drafts
+            .into_iter()
+            .map(|draft| draft.finish(&reserved, &mut target, &mut breakers))
+            .collect();
         routes.sort_by_key(|route| route.definition.order); // stable: equal orders stay as listed
         weight::share(routes.iter_mut().flat_map(|route| &mut route.predicates));
-        Ok(Self {
-            routes: routes.into_iter().map(Arc::new).collect(),
-            reserved: settings.reserved_paths.iter().map(|path| path.trim_matches('/').to_owned()).collect(),
-        })
+        Ok(Self { routes: routes.into_iter().map(Arc::new).collect(), reserved })
     }
 
     /// What would keep [`RouteTable::build`] from it.
@@ -58,7 +72,7 @@ impl RouteTable {
 
     /// The first route whose predicates all hold; 404 without one, 405 if only the method stood against it.
     pub fn find(&self, asked: &Asked<'_>) -> Result<&Arc<Route>, Problem> {
-        if self.is_reserved(asked.path) {
+        if self.reserved.contain(asked.path) {
             return Err(Problem::not_found());
         }
         let mut allowed: Vec<&Method> = Vec::new();
@@ -70,13 +84,6 @@ impl RouteTable {
             }
         }
         if allowed.is_empty() { Err(Problem::not_found()) } else { Err(method_not_allowed(&allowed)) }
-    }
-
-    /// Whether a path is none that any client may reach, before or after a route has rewritten it.
-    #[must_use]
-    pub fn is_reserved(&self, path: &str) -> bool {
-        let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        self.reserved.iter().any(|reserved| first.eq_ignore_ascii_case(reserved))
     }
 
     /// The table as `/actuator/gateway/routes` shows it, in Spring's form.
@@ -245,6 +252,7 @@ impl Draft {
 
     fn finish(
         self,
+        reserved: &Reserved,
         target: &mut impl FnMut(&TargetUri) -> Target,
         breakers: &mut BTreeMap<String, Arc<CircuitBreaker>>,
     ) -> Route {
@@ -281,6 +289,7 @@ impl Draft {
             passes_client_address: definition.client_address,
             body_limit,
             in_flight: definition.max_in_flight.map(InFlightLimit::new),
+            reserved: reserved.clone(),
             rate,
             retry,
             breaker,

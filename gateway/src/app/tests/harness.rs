@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::app::{Parts, build, edge, router};
+use crate::app::{Gateway, Parts, build, edge, router};
 use crate::config::GatewaySettings;
 use crate::discovery::{Discovery, Source};
 
@@ -42,7 +42,7 @@ pub(super) struct Setting {
     pub(super) settings: Value,
     lifecycle: Lifecycle,
     tasks: JoinSet<()>,
-    app: Option<Front>,
+    app: Option<(Front, Arc<Gateway>)>,
 }
 
 /// The user service's key pair.
@@ -164,6 +164,10 @@ impl Setting {
 
     /// The gateway as it serves, the platform's layers around it; made at the first request.
     pub(super) fn app(&mut self) -> Front {
+        self.started().0
+    }
+
+    fn started(&mut self) -> (Front, Arc<Gateway>) {
         if self.app.is_none() {
             let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
             let fixed =
@@ -179,9 +183,26 @@ impl Setting {
                 redis: None,
             };
             let gateway = build(settings, parts).unwrap();
-            self.app = Some(layered_edge(router(gateway), &server, edge));
+            let front = layered_edge(router(Arc::clone(&gateway)), &server, edge);
+            self.app = Some((front, gateway));
         }
         self.app.clone().unwrap()
+    }
+
+    /// The gateway takes over what of the settings it can while it runs.
+    pub(super) fn reload(&mut self) {
+        let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
+        self.started().1.route(&settings.routing()).unwrap();
+    }
+
+    /// Ids of the instances that are left out for a while.
+    pub(super) fn avoided(&mut self) -> Vec<String> {
+        let all = self.started().1.describe_instances().into_iter().flat_map(|service| match service {
+            Value::Array(instances) => instances,
+            other => vec![other],
+        });
+        let avoided = all.filter(|instance| instance["avoided"] == true);
+        avoided.map(|instance| instance["instance"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     pub(super) fn token(&self) -> String {

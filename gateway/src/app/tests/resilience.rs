@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::harness::{Answer, Setting};
 
 /// Fails the first `failures` requests with 500, then says how many there were.
-async fn flaky(setting: &mut Setting, failures: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(super) async fn flaky(setting: &mut Setting, failures: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let app = Router::new().fallback(async move |body: String| {
@@ -28,19 +28,19 @@ async fn flaky(setting: &mut Setting, failures: usize) -> (SocketAddr, Arc<Atomi
     (setting.serve(app).await, asked)
 }
 
-async fn setting(routes: Value) -> Setting {
+pub(super) async fn setting(routes: Value) -> Setting {
     let mut setting = Setting::new().await;
     setting.settings["routes"] = routes;
     setting.settings["route-enabled"] = json!({});
     setting
 }
 
-fn route(path: &str, filters: &Value) -> Value {
+pub(super) fn route(path: &str, filters: &Value) -> Value {
     json!({"id": path, "uri": "lb://coupon-service", "authentication": "none", "predicates": [format!("Path={path}")],
            "filters": filters})
 }
 
-async fn send(setting: &mut Setting, method: &str, path: &str, body: &str) -> Answer {
+pub(super) async fn send(setting: &mut Setting, method: &str, path: &str, body: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
     setting.send(request).await
 }

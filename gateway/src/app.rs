@@ -58,7 +58,7 @@ pub struct Parts {
 
 #[derive(Debug)]
 pub struct Gateway {
-    /// Replaced as a whole; a request keeps the one that it began with.
+    /// Replaced as a whole; a request keeps its route of the one that it began with.
     routing: ArcSwap<Routing>,
     auth: Authenticator,
     proxy: Arc<Proxy>,
@@ -218,8 +218,9 @@ impl Gateway {
             return Err(problems);
         }
         let find = |uri: &TargetUri| balancer(uri, &self.discovery).map_or(Target::Nowhere, Target::Balanced);
+        let before = self.routing.load();
         let routing = Routing {
-            table: RouteTable::build(settings, find)?,
+            table: RouteTable::build(settings, &before.table, find)?,
             cors: GlobalCors::parse(&settings.globalcors.cors_configurations)?,
             trusted: TrustedProxies::parse(&settings.trusted_proxies)
                 .map_err(|problem| vec![("trusted-proxies".to_owned(), problem)])?,

@@ -19,13 +19,20 @@ const SHARDS: usize = 32;
 
 #[derive(Debug)]
 pub struct InFlightLimit {
-    current: AtomicUsize,
+    /// Shared by those that have followed one another.
+    current: Arc<AtomicUsize>,
     limit: usize,
 }
 
 impl InFlightLimit {
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { current: AtomicUsize::new(0), limit })
+        Arc::new(Self { current: Arc::default(), limit })
+    }
+
+    /// One of another size in its place; what is under way counts there too.
+    #[must_use]
+    pub fn resized(&self, limit: usize) -> Arc<Self> {
+        Arc::new(Self { current: Arc::clone(&self.current), limit })
     }
 
     /// One request's place, or a 503 at once: waiting in line would only make the answer later.

@@ -6,5 +6,6 @@ mod deadlines;
 mod filters;
 mod harness;
 mod identity;
+mod reloads;
 mod resilience;
 mod upstreams;

@@ -159,6 +159,10 @@ impl CircuitBreaker {
         State::Open { until: Instant::now() + self.settings.open_for }
     }
 
+    pub(crate) fn settings(&self) -> &BreakerSettings {
+        &self.settings
+    }
+
     /// `CLOSED`, `OPEN` or `HALF_OPEN`, for operators.
     #[must_use]
     pub fn describe(&self) -> &'static str {

@@ -79,14 +79,28 @@ impl Default for Backoff {
 #[derive(Debug, Clone)]
 pub struct Retry {
     pub settings: RetrySettings,
-    budget: Arc<TpsBudget>,
+    budget: Budget,
+}
+
+/// What a route's requests have paid for. It outlives the route's settings.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<TpsBudget>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(TpsBudget::new(BUDGET_MEMORY, BUDGET_AT_LEAST, BUDGET_SHARE)))
+    }
 }
 
 impl Retry {
     #[must_use]
-    pub fn new(settings: RetrySettings) -> Self {
-        let budget = TpsBudget::new(BUDGET_MEMORY, BUDGET_AT_LEAST, BUDGET_SHARE);
-        Self { settings, budget: Arc::new(budget) }
+    pub fn new(settings: RetrySettings, budget: Budget) -> Self {
+        Self { settings, budget }
+    }
+
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     #[must_use]
@@ -96,13 +110,13 @@ impl Retry {
 
     /// A request that is sent for the first time.
     pub fn deposit(&self) {
-        self.budget.deposit();
+        self.budget.0.deposit();
     }
 
     /// One more try, if the budget has it.
     #[must_use]
     pub fn withdraw(&self) -> bool {
-        let allowed = self.budget.withdraw();
+        let allowed = self.budget.0.withdraw();
         if !allowed {
             metrics::counter!("firstcome_gateway_retries_over_budget_total").increment(1);
         }
@@ -172,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn retries_are_paid_by_requests() {
-        let retry = Retry::new(RetrySettings::default());
+        let retry = Retry::new(RetrySettings::default(), Budget::default());
         let spent = (0..1_000).filter(|_| retry.withdraw()).count();
         assert!((90..=110).contains(&spent), "what a seldom used route has: {spent}");
         for _ in 0..1_000 {
@@ -184,7 +198,8 @@ mod tests {
 
     #[test]
     fn only_what_was_named_is_tried_again() {
-        let retry = Retry::new(RetrySettings { statuses: BTreeSet::from([404]), ..RetrySettings::default() });
+        let settings = RetrySettings { statuses: BTreeSet::from([404]), ..RetrySettings::default() };
+        let retry = Retry::new(settings, Budget::default());
         assert!(retry.is_for(&Method::GET) && !retry.is_for(&Method::POST));
         for (status, wanted) in [(500, true), (503, true), (404, true), (400, false), (200, false)] {
             assert_eq!(retry.wants_status(StatusCode::from_u16(status).unwrap()), wanted, "{status}");

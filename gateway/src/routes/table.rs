@@ -18,7 +18,7 @@ use super::{Access, Match, Route, Target, Timeouts, method_not_allowed, weight};
 use crate::config::{Authentication, RoutingSettings};
 use crate::cors::Cors;
 use crate::limits::InFlightLimit;
-use crate::resilience::{Breaking, CircuitBreaker, Retry};
+use crate::resilience::{BreakerSettings, Breaking, CircuitBreaker, Retry};
 
 /// What is wrong with route definitions: each with the path of its setting.
 pub type Problems = Vec<(String, String)>;
@@ -42,9 +42,11 @@ impl Reserved {
 }
 
 impl RouteTable {
-    /// `target` finds what stands behind a uri. Nothing of it is asked for if anything is wrong.
+    /// `target` finds what stands behind a uri. Nothing of it is asked for if anything is wrong. What was learnt under
+    /// the table `before` goes on where it means the same: circuits, places that are taken, and budgets of retries.
     pub fn build(
         settings: &RoutingSettings,
+        before: &Self,
         mut target: impl FnMut(&TargetUri) -> Target,
     ) -> Result<Self, Problems> {
         let (drafts, problems) = draft(settings);
@@ -57,7 +59,7 @@ impl RouteTable {
         let mut breakers = BTreeMap::new();
         let mut routes: Vec<Route> = drafts
             .into_iter()
-            .map(|draft| draft.finish(&reserved, &mut target, &mut breakers))
+            .map(|draft| draft.finish(before, &reserved, &mut target, &mut breakers))
             .collect();
         routes.sort_by_key(|route| route.definition.order); // stable: equal orders stay as listed
         weight::share(routes.iter_mut().flat_map(|route| &mut route.predicates));
@@ -84,6 +86,12 @@ impl RouteTable {
             }
         }
         if allowed.is_empty() { Err(Problem::not_found()) } else { Err(method_not_allowed(&allowed)) }
+    }
+
+    /// The breaker of that name, if it was of the same settings.
+    fn breaker(&self, settings: &BreakerSettings) -> Option<Arc<CircuitBreaker>> {
+        let mut breakers = self.routes.iter().filter_map(|route| Some(&route.breaker.as_ref()?.breaker));
+        breakers.find(|breaker| breaker.settings() == settings).map(Arc::clone)
     }
 
     /// The table as `/actuator/gateway/routes` shows it, in Spring's form.
@@ -252,6 +260,7 @@ impl Draft {
 
     fn finish(
         self,
+        before: &RouteTable,
         reserved: &Reserved,
         target: &mut impl FnMut(&TargetUri) -> Target,
         breakers: &mut BTreeMap<String, Arc<CircuitBreaker>>,
@@ -260,19 +269,25 @@ impl Draft {
         let captures = filters.iter().any(|filter| !filter.names().is_empty());
         let (mut request_filters, mut response_filters, mut body_limit) = (Vec::new(), Vec::new(), None);
         let (mut retry, mut breaker, mut rate) = (None, None, None);
+        let predecessor = before.routes.iter().find(|route| *route.id == definition.id);
         for filter in filters {
             match filter {
                 Filter::Request(filter) => request_filters.push(filter),
                 Filter::Response(filter) => response_filters.push(filter),
-                Filter::Retry(settings) => retry = Some(Retry::new(settings)),
+                Filter::Retry(settings) => {
+                    let budget = predecessor.and_then(|route| Some(route.retry.as_ref()?.budget()));
+                    retry = Some(Retry::new(settings, budget.unwrap_or_default()));
+                }
                 // As in Spring, where the last one's settings are those of the route.
                 Filter::RateLimiter(settings) => rate = Some(settings),
                 Filter::CircuitBreaker(mut settings) => {
                     if settings.name.is_empty() {
                         settings.name.clone_from(&definition.id);
                     }
-                    let shared = breakers.entry(settings.name.clone());
-                    let shared = Arc::clone(shared.or_insert_with(|| CircuitBreaker::new(settings.clone())));
+                    let shared = breakers.entry(settings.name.clone()).or_insert_with(|| {
+                        before.breaker(&settings).unwrap_or_else(|| CircuitBreaker::new(settings.clone()))
+                    });
+                    let shared = Arc::clone(shared);
                     breaker = Some(Breaking { breaker: shared, settings });
                 }
                 Filter::RequestSize(size) => {
@@ -281,6 +296,10 @@ impl Draft {
             }
         }
         response_filters.reverse();
+        let in_flight = definition.max_in_flight.map(|limit| {
+            let taken = predecessor.and_then(|route| route.in_flight.as_ref());
+            taken.map_or_else(|| InFlightLimit::new(limit), |taken| taken.resized(limit))
+        });
         Route {
             id: definition.id.as_str().into(),
             target: target(&uri),
@@ -288,7 +307,7 @@ impl Draft {
             timeouts,
             passes_client_address: definition.client_address,
             body_limit,
-            in_flight: definition.max_in_flight.map(InFlightLimit::new),
+            in_flight,
             reserved: reserved.clone(),
             rate,
             retry,

@@ -19,11 +19,12 @@ fn settings(value: &Value) -> RoutingSettings {
 }
 
 fn table(value: &Value) -> RouteTable {
-    RouteTable::build(&settings(value), |_| Target::Nowhere).unwrap()
+    RouteTable::build(&settings(value), &RouteTable::default(), |_| Target::Nowhere).unwrap()
 }
 
 fn problems(value: &Value) -> Vec<String> {
-    let problems = RouteTable::build(&settings(value), |_| Target::Nowhere).unwrap_err();
+    let problems =
+        RouteTable::build(&settings(value), &RouteTable::default(), |_| Target::Nowhere).unwrap_err();
     problems.into_iter().map(|(path, problem)| format!("{path}: {problem}")).collect()
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let Document { routing, warnings, .. } = document;
+    let Document { routing, warnings, fixed, .. } = document;
     if json {
         let routes = &routing.routes;
         println!("{}", json!({"ok": true, "routes": routes, "warnings": warnings}));
@@ -73,6 +73,13 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
         table.add_row([name, route.uri.clone(), lines(&route.predicates), lines(&route.filters)]);
     }
     println!("{table}");
+    if let Some(jwt) = fixed.jwt {
+        let whose = if jwt.issuer.is_empty() { jwt.jwks_uri } else { jwt.issuer };
+        println!(
+            "tokens of {whose}, signed with one of {:?}; needed unless a route says otherwise",
+            jwt.algorithms
+        );
+    }
     for warning in warnings {
         println!("{} {warning}", console::style("note:").yellow());
     }

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Roles in the tokens
     #[arg(long = "role", value_name = "ROLE", default_value = "USER")]
     roles: Vec<String>,
-    /// How long the tokens are good
+    /// How long the tokens are good; gateways take none above their `jwt.max-lifetime`, 24h
     #[arg(long, default_value = "1h", value_parser = crate::clock::duration)]
     ttl: Duration,
     #[command(flatten)]

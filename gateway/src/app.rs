@@ -25,8 +25,8 @@ use crate::access_log::Entry;
 use crate::auth::Authenticator;
 use crate::auth::jwks::{self, Jwks};
 use crate::auth::revocations::{self, Revocations};
-use crate::balance::{Balancer, Known};
-use crate::config::{GatewaySettings, JwtAlgorithm, RoutingSettings};
+use crate::balance::Known;
+use crate::config::{GatewaySettings, RoutingSettings};
 use crate::cors::GlobalCors;
 use crate::discovery::{Discovery, Source};
 use crate::forwarded::TrustedProxies;
@@ -65,7 +65,7 @@ pub struct Gateway {
     in_flight: Arc<InFlightLimit>,
     shares: Arc<FairShare>,
     rates: RateLimiter,
-    discovery: Discovery,
+    discovery: Arc<Discovery>,
     clock: Clock,
     behind: Behind,
     settings: GatewaySettings,
@@ -98,12 +98,12 @@ pub async fn start(context: Context, settings: GatewaySettings) -> Result<App, B
     };
     let edge = edge(&settings);
     let current = settings.routing();
-    let file = settings.standalone.as_ref().map(|standalone| standalone.file.clone());
+    let standalone = settings.standalone.clone();
     let gateway = build(settings, parts)?;
     let keeper = reload::Keeper::new(Arc::clone(&gateway), current, &context.health);
     let stop = context.lifecycle.background_stop();
-    match (file, context.configuration) {
-        (Some(file), _) => context.lifecycle.spawn("route file", keeper.follow_file(file, stop)),
+    match (standalone, context.configuration) {
+        (Some(start), _) => context.lifecycle.spawn("route file", keeper.follow_file(start, stop)),
         (None, Some(configuration)) => {
             context.lifecycle.spawn("configuration", keeper.follow_server(configuration, stop));
         }
@@ -119,13 +119,17 @@ pub fn edge(settings: &GatewaySettings) -> Edge {
 
 pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, BoxError> {
     let Parts { discovery, clock, lifecycle, health, redis } = parts;
+    let discovery = Arc::new(discovery);
     let proxy = Arc::new(Proxy::new(settings.upstream.proxy()));
     let jwks = Jwks::new((settings.limits.in_flight / KEY_WAITERS).max(1));
     let behind = if settings.standalone.is_some() { Behind::Standalone } else { Behind::Identity };
-    if behind == Behind::Identity && settings.jwt.accepts(JwtAlgorithm::EdDSA) {
-        let (uri, path) = TargetUri::parse(&settings.jwt.jwks_uri)?;
-        let balancer = balancer(&uri, &discovery).ok_or("the key set's uri names no service")?;
-        let source = jwks::Source { balancer, path: path.to_owned(), proxy: Arc::clone(&proxy) };
+    if settings.jwt.has_key_set() {
+        let source = jwks::Source {
+            place: settings.jwt.place(),
+            accepted: settings.jwt.algorithms.iter().map(|named| named.algorithm()).collect(),
+            discovery: Arc::clone(&discovery),
+            proxy: Arc::clone(&proxy),
+        };
         let schedule = jwks::Schedule {
             refresh: settings.jwt.jwks_refresh,
             min_interval: settings.jwt.jwks_min_interval,
@@ -143,7 +147,7 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
     let signer = IdentitySigner::new(&settings.identity).with_clock(clock.clone());
     let gateway = Arc::new(Gateway {
         routing: ArcSwap::default(),
-        auth: Authenticator::new(&settings.jwt, jwks, revocations, signer, clock.clone()),
+        auth: Authenticator::new(&settings.jwt, jwks, revocations, signer, clock.clone(), behind),
         proxy,
         in_flight: InFlightLimit::new(settings.limits.in_flight),
         shares: FairShare::new(settings.limits.in_flight_per_user),
@@ -160,14 +164,6 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
 /// Problems on one line.
 pub(crate) fn listed(problems: &[(String, String)]) -> String {
     problems.iter().map(|(path, problem)| format!("{path}: {problem}")).collect::<Vec<_>>().join("; ")
-}
-
-fn balancer(uri: &TargetUri, discovery: &Discovery) -> Option<Arc<Balancer>> {
-    match uri {
-        TargetUri::Service(name) => Some(discovery.service(name)),
-        TargetUri::Address { host, port, tls } => Some(discovery.address(host, *port, *tls)),
-        TargetUri::Nowhere => None,
-    }
 }
 
 /// One fallback instead of a tree of routes: the route table is the router.
@@ -217,7 +213,7 @@ impl Gateway {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let find = |uri: &TargetUri| balancer(uri, &self.discovery).map_or(Target::Nowhere, Target::Balanced);
+        let find = |uri: &TargetUri| self.discovery.balancer(uri).map_or(Target::Nowhere, Target::Balanced);
         let before = self.routing.load();
         let routing = Routing {
             table: RouteTable::build(settings, &before.table, find)?,

@@ -18,6 +18,7 @@ use platform::http::problem::Problem;
 use platform::identity::{Identity, IdentitySigner, SERVICE};
 
 use crate::config::{Authentication, JwtSettings};
+use crate::headers::Behind;
 use crate::routes::Access;
 use cache::TokenCache;
 use jwks::{Jwks, Missing};
@@ -34,6 +35,8 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 #[derive(Debug)]
 pub struct Verified {
     identity: Identity,
+    /// Our own users' number, or what another issuer calls its users.
+    name: Box<str>,
     scopes: Vec<String>,
     /// Of the key that signed the token, if it is one of the key set.
     kid: Option<String>,
@@ -49,7 +52,8 @@ struct Minted {
 
 impl Verified {
     pub fn new(identity: Identity, scopes: Vec<String>, valid_until_ms: u64) -> Self {
-        Self { identity, scopes, kid: None, valid_until_ms, minted: Mutex::default() }
+        let name = identity.user.to_string().into();
+        Self { identity, name, scopes, kid: None, valid_until_ms, minted: Mutex::default() }
     }
 
     /// Whether a route is for this caller; 403 that says what is missing.
@@ -70,6 +74,10 @@ impl Verified {
 
     pub fn user(&self) -> u64 {
         self.identity.user
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn is_valid(&self, now_ms: u64) -> bool {
@@ -98,6 +106,7 @@ pub struct Authenticator {
     revocations: Arc<Revocations>,
     signer: IdentitySigner,
     clock: Clock,
+    behind: Behind,
 }
 
 impl Authenticator {
@@ -107,9 +116,10 @@ impl Authenticator {
         revocations: Arc<Revocations>,
         signer: IdentitySigner,
         clock: Clock,
+        behind: Behind,
     ) -> Self {
         let cache = TokenCache::new(settings.cache_capacity);
-        Self { rules: TokenRules::new(settings), jwks, cache, revocations, signer, clock }
+        Self { rules: TokenRules::new(settings), jwks, cache, revocations, signer, clock, behind }
     }
 
     /// Who asks, if the route wants to know.
@@ -136,6 +146,11 @@ impl Authenticator {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
     /// Where the client is, for a service that counts by it.
     pub fn client_header(&self, address: IpAddr) -> HeaderValue {
         self.signer.sign_client(address)
@@ -155,27 +170,41 @@ impl Authenticator {
             return Ok(verified);
         }
         let source = self.rules.key_source(token).map_err(|error| refuse(&error))?;
-        let key = match &source {
-            KeySource::SharedSecret => None,
-            KeySource::Jwks(kid) => Some(self.jwks.find(kid).await.map_err(|missing| match missing {
-                Missing::UnknownKey => refuse(&TokenError::UnknownKey),
-                Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
-            })?),
+        let (kid, claims) = match source {
+            KeySource::SharedSecret => (None, self.rules.verify(token, None, now_ms)),
+            KeySource::Jwks { kid, algorithm } => {
+                let key = self.jwks.find(&kid).await.map_err(|missing| match missing {
+                    Missing::UnknownKey => refuse(&TokenError::UnknownKey),
+                    Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
+                })?;
+                let key = key.of(algorithm).ok_or_else(|| refuse(&TokenError::Algorithm))?;
+                (Some(kid), self.rules.verify(token, Some((algorithm, key)), now_ms))
+            }
         };
-        let claims = self.rules.verify(token, key.as_deref(), now_ms).map_err(|error| refuse(&error))?;
-        let user = claims.sub.parse().map_err(|_| refuse(&TokenError::Invalid))?;
+        let claims = claims.map_err(|error| refuse(&error))?;
+        let user = self.user(&claims.sub).ok_or_else(|| refuse(&TokenError::Invalid))?;
         let valid_until_ms = self.rules.valid_until_ms(&claims);
+        let scopes = claims.scopes();
         // The role of the services themselves is no user's to have, whoever issued the token.
-        let roles = claims.roles.into_iter().filter(|role| role != SERVICE).collect();
-        let scopes = claims.scope.split_ascii_whitespace().map(str::to_owned).collect();
+        let roles = claims.roles().iter().filter(|role| *role != SERVICE).cloned().collect();
         let identity = Identity { user, roles, session: claims.sid };
-        let kid = match source {
-            KeySource::SharedSecret => None,
-            KeySource::Jwks(kid) => Some(kid),
-        };
-        let verified = Arc::new(Verified { kid, ..Verified::new(identity, scopes, valid_until_ms) });
+        let mut verified = Verified { kid, ..Verified::new(identity, scopes, valid_until_ms) };
+        if self.behind == Behind::Standalone {
+            verified.name = claims.sub.into();
+        }
+        let verified = Arc::new(verified);
         self.cache.insert(hash, Arc::clone(&verified), now_ms);
         Ok(verified)
+    }
+
+    /// Our own users are numbers. Those of other issuers are whatever these call them, and are told apart by a number of
+    /// ours that nobody can choose.
+    fn user(&self, subject: &str) -> Option<u64> {
+        match self.behind {
+            Behind::Identity => subject.parse().ok(),
+            Behind::Standalone if subject.is_empty() => None,
+            Behind::Standalone => cache::hash(subject).first_chunk().map(|first| u64::from_ne_bytes(*first)),
+        }
     }
 }
 

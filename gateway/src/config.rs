@@ -1,10 +1,12 @@
 //! The gateway's settings: each with its unit, its range and the reason of its default.
 
+mod jwt;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use platform::config::{
-    AdminSettings, Common, ConsulSettings, IdentitySettings, Problems, RedisSettings, Secret, ServerSettings,
+    AdminSettings, Common, ConsulSettings, IdentitySettings, Problems, RedisSettings, ServerSettings,
     Settings, TelemetrySettings, duration, size,
 };
 use serde::{Deserialize, Serialize};
@@ -17,11 +19,8 @@ use crate::proxy::ProxySettings;
 use crate::proxy::connections::ConnectionSettings;
 use crate::routes::RouteTable;
 use crate::routes::definition::{Definition, RouteDefinition};
-use crate::routes::uri::TargetUri;
 use crate::standalone::Standalone;
-
-/// RFC 7518, 3.2: an HS256 key has at least the size of the hash.
-const HS256_MIN_BYTES: usize = 32;
+pub use jwt::{JwtAlgorithm, JwtSettings};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,42 +86,6 @@ pub struct GlobalCorsSettings {
     pub add_to_simple_url_handler_mapping: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-pub enum JwtAlgorithm {
-    EdDSA,
-    HS256,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct JwtSettings {
-    /// `iss` that a token must have.
-    pub issuer: String,
-    /// `aud` that a token must have.
-    pub audience: String,
-    /// What a token may be signed with; a token that names another is refused.
-    #[serde(default = "defaults::algorithms")]
-    pub algorithms: Vec<JwtAlgorithm>,
-    /// The key set of EdDSA tokens: `lb://service/path` or `http://host:port/path`.
-    #[serde(default = "defaults::jwks_uri")]
-    pub jwks_uri: String,
-    /// How often the key set is fetched without need.
-    #[serde(default = "defaults::jwks_refresh", with = "duration")]
-    pub jwks_refresh: Duration,
-    /// How often it is fetched at most when tokens name keys that are not known.
-    #[serde(default = "defaults::jwks_min_interval", with = "duration")]
-    pub jwks_min_interval: Duration,
-    /// The key of HS256 tokens, at least 32 bytes.
-    #[serde(default)]
-    pub hs256_secret: Secret,
-    /// How far clocks may differ, in whole seconds.
-    #[serde(default = "defaults::leeway", with = "duration")]
-    pub leeway: Duration,
-    /// Verified tokens kept, each some 800 bytes.
-    #[serde(default = "defaults::cache_capacity")]
-    pub cache_capacity: usize,
-}
-
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct UpstreamSettings {
@@ -185,42 +148,9 @@ pub enum Authentication {
 }
 
 mod defaults {
-    use std::time::Duration;
-
-    use super::JwtAlgorithm;
-
-    /// What the user service signs with.
-    pub(super) fn algorithms() -> Vec<JwtAlgorithm> {
-        vec![JwtAlgorithm::EdDSA]
-    }
-
-    pub(super) fn jwks_uri() -> String {
-        "lb://user-service/.well-known/jwks.json".to_owned()
-    }
-
-    /// A key is published long before its first use, so this only bounds how long a withdrawn one lives.
-    pub(super) fn jwks_refresh() -> Duration {
-        Duration::from_secs(300)
-    }
-
-    /// Rubbish tokens cost the user service at most this rate.
-    pub(super) fn jwks_min_interval() -> Duration {
-        Duration::from_secs(10)
-    }
-
-    /// Hosts with working time synchronisation differ by far less.
-    pub(super) fn leeway() -> Duration {
-        Duration::from_secs(5)
-    }
-
     /// What belongs to the services among themselves, and to operators.
     pub(super) fn reserved_paths() -> Vec<String> {
         vec!["internal".to_owned(), "actuator".to_owned()]
-    }
-
-    /// About 80 MB when full.
-    pub(super) fn cache_capacity() -> usize {
-        100_000
     }
 }
 
@@ -251,50 +181,6 @@ impl Default for LimitSettings {
         // A thirty-second of that for one: more than any browser or phone opens, and no help in taking all.
         // The largest request of the API is far below 1 KiB.
         Self { in_flight: 4_096, in_flight_per_user: 128, request_body: 16 * 1024 }
-    }
-}
-
-/// What a gateway without tokens has; it validates nothing with it.
-impl Default for JwtSettings {
-    fn default() -> Self {
-        Self {
-            issuer: String::new(),
-            audience: String::new(),
-            algorithms: Vec::new(),
-            jwks_uri: defaults::jwks_uri(),
-            jwks_refresh: defaults::jwks_refresh(),
-            jwks_min_interval: defaults::jwks_min_interval(),
-            hs256_secret: Secret::default(),
-            leeway: defaults::leeway(),
-            cache_capacity: 0,
-        }
-    }
-}
-
-impl JwtSettings {
-    pub fn accepts(&self, algorithm: JwtAlgorithm) -> bool {
-        self.algorithms.contains(&algorithm)
-    }
-
-    fn validate(&self, problems: &mut Problems) {
-        for (path, value) in [("jwt.issuer", &self.issuer), ("jwt.audience", &self.audience)] {
-            if value.is_empty() {
-                problems.add(path, "must not be empty");
-            }
-        }
-        if self.algorithms.is_empty() {
-            problems.add("jwt.algorithms", "must name EdDSA, HS256 or both");
-        }
-        if self.accepts(JwtAlgorithm::EdDSA) {
-            match TargetUri::parse(&self.jwks_uri) {
-                Ok((TargetUri::Nowhere, _)) => problems.add("jwt.jwks-uri", "must be lb:// or http://"),
-                Ok(_) => {}
-                Err(problem) => problems.add("jwt.jwks-uri", problem),
-            }
-        }
-        if self.accepts(JwtAlgorithm::HS256) && self.hs256_secret.expose().len() < HS256_MIN_BYTES {
-            problems.add("jwt.hs256-secret", format!("must have at least {HS256_MIN_BYTES} bytes for HS256"));
-        }
     }
 }
 
@@ -331,7 +217,7 @@ impl GatewaySettings {
     /// None for a gateway on its own whose file names none.
     #[must_use]
     pub fn redis(&self) -> Option<RedisSettings> {
-        let is_named = self.standalone.as_ref().is_none_or(|standalone| standalone.redis);
+        let is_named = self.standalone.as_ref().is_none_or(|standalone| standalone.fixed.redis.is_some());
         is_named.then(|| self.redis.clone())
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::balance::endpoint::Address;
 use crate::balance::{BalanceSettings, Balancer, Known};
+use crate::routes::uri::TargetUri;
 
 /// The instances of a service, as they change.
 pub type Instances = watch::Receiver<Arc<Vec<Instance>>>;
@@ -38,6 +39,15 @@ pub struct Discovery {
 impl Discovery {
     pub fn new(source: Source, lifecycle: Lifecycle, settings: BalanceSettings) -> Self {
         Self { source, lifecycle, settings, balancers: Mutex::default(), listed: Mutex::default() }
+    }
+
+    /// The balancer of a route's uri; of `no://op` there is none.
+    pub fn balancer(&self, uri: &TargetUri) -> Option<Arc<Balancer>> {
+        match uri {
+            TargetUri::Service(name) => Some(self.service(name)),
+            TargetUri::Address { host, port, tls } => Some(self.address(host, *port, *tls)),
+            TargetUri::Nowhere => None,
+        }
     }
 
     /// The balancer of `lb://service`, which follows discovery from now on.

@@ -170,6 +170,8 @@ mod tests {
         );
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, rubbish")]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        let long = format!("9.9.9.9{}", ", 10.0.0.3".repeat(MOST_PROXIES));
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", &long)]), "10.0.0.3", "no chain is that long");
         let mut odd = HeaderMap::new();
         odd.insert(FOR, HeaderValue::from_bytes(b"\xff, 9.9.9.9").unwrap());
         assert_eq!(

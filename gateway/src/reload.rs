@@ -3,7 +3,6 @@
 //! Invariant: a configuration that is wrong changes nothing: the last good routes stay, and the log, the health and the
 //! metrics say why.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Gateway;
 use crate::config::{GatewaySettings, RoutingSettings};
+use crate::standalone::Standalone;
 use crate::standalone::document::Document;
 
 /// A change is in force within this and the time of one question.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The route file is on the same machine.
+/// The route file is on the same machine. A change is in force after two looks.
 const FILE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps a gateway's routes as they are configured.
@@ -58,16 +58,49 @@ impl Keeper {
         Ok(())
     }
 
-    /// Looks at the file.
-    pub async fn follow_file(mut self, file: PathBuf, stop: CancellationToken) -> Result<(), BoxError> {
+    /// Looks at the file. What it says is taken when two looks in a row find the same, so that half of a file that is
+    /// still being written never counts.
+    pub async fn follow_file(mut self, start: Standalone, stop: CancellationToken) -> Result<(), BoxError> {
+        let Standalone { file, mut fixed, .. } = start;
+        let believed = fixed.jwt.clone();
+        let (mut seen, mut judged) = (None, None);
         while pause(FILE_INTERVAL, &stop).await {
             let path = file.clone();
-            match tokio::task::spawn_blocking(move || Document::read(&path)).await? {
+            let read = move || std::fs::read_to_string(&path).map_err(|error| error.to_string());
+            let text = Some(tokio::task::spawn_blocking(read).await?);
+            if text != seen {
+                seen = text;
+                continue;
+            }
+            if judged == seen {
+                continue;
+            }
+            judged.clone_from(&seen);
+            let document = match text {
+                Some(Ok(text)) => Document::of(&file, &text).map_err(|unusable| unusable.to_string()),
+                Some(Err(error)) => Err(format!("can't read {}: {error}", file.display())),
+                None => continue,
+            };
+            match document {
+                // Never more open than it was started, and never with a key set that nobody fetches.
+                Ok(document) if document.fixed.jwt != believed => {
+                    self.refuse(
+                        "spring.security: whose tokens are believed changes with a restart alone".to_owned(),
+                    );
+                }
                 Ok(document) => {
+                    if document.fixed != fixed {
+                        tracing::warn!(
+                            "in the route file: what is not about routes and instances counts from the next start on"
+                        );
+                        fixed = document.fixed;
+                    }
+                    let news = document.warnings.iter().filter(|_| document.routing != self.current);
+                    news.for_each(|warning| tracing::warn!(%warning, "in the route file"));
                     self.gateway.list(document.services);
                     self.offer(document.routing, None);
                 }
-                Err(unusable) => self.refuse(unusable.to_string().replace('\n', "; ")),
+                Err(problems) => self.refuse(problems.replace('\n', "; ")),
             }
         }
         Ok(())

@@ -3,7 +3,12 @@
 //! Invariant: what a file asks for is done or refused by name; nothing in it is passed over in silence.
 
 pub mod document;
+pub mod door;
 mod placeholders;
+mod redis;
+mod resilience4j;
+mod resource_server;
+mod tree;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,8 +17,8 @@ use std::path::{Path, PathBuf};
 use platform::config::{ConsulSettings, IdentitySettings, ServerSettings};
 
 use crate::balance::Known;
-use crate::config::{Authentication, GatewaySettings, JwtSettings, LimitSettings, UpstreamSettings};
-use document::Document;
+use crate::config::{Authentication, GatewaySettings, LimitSettings, UpstreamSettings};
+use document::{Document, Fixed};
 
 /// A file that is no gateway's.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +30,10 @@ pub struct Unusable(pub Vec<String>);
 pub struct Standalone {
     pub file: PathBuf,
     pub services: HashMap<String, Vec<Known>>,
-    /// Of routes that do not say it: none in a Spring file, which asks for no tokens.
+    /// Of routes that do not say it: none in a Spring file that asks for no tokens.
     pub default_authentication: Authentication,
-    /// It names a Redis.
-    pub redis: bool,
+    /// What a change of the file can't change.
+    pub fixed: Fixed,
     /// What is in the file and means nothing here.
     pub warnings: Vec<String>,
 }
@@ -39,38 +44,39 @@ pub fn settings(
     address: Option<IpAddr>,
     port: Option<u16>,
 ) -> Result<GatewaySettings, Unusable> {
-    let document = Document::read(file)?;
-    let Document { routing, services, warnings, server, consul, redis, timeouts } = document;
+    let Document { routing, services, warnings, fixed } = Document::read(file)?;
     let mut upstream = UpstreamSettings::default();
-    upstream.connect_timeout = timeouts.connect.unwrap_or(upstream.connect_timeout);
-    upstream.response_timeout = timeouts.response.unwrap_or(upstream.response_timeout);
+    upstream.connect_timeout = fixed.timeouts.connect.unwrap_or(upstream.connect_timeout);
+    upstream.response_timeout = fixed.timeouts.response.unwrap_or(upstream.response_timeout);
     let defaults = ServerSettings::default();
     let server = ServerSettings {
-        address: address.or(server.0).unwrap_or(defaults.address),
-        port: port.or(server.1).unwrap_or(document::DEFAULT_PORT),
+        address: address.or(fixed.door.address).unwrap_or(defaults.address),
+        port: port.or(fixed.door.port).unwrap_or(document::DEFAULT_PORT),
         // Above the services' time, so that the more telling answer wins.
         request_timeout: upstream.response_timeout.saturating_add(upstream.connect_timeout),
+        tls: fixed.door.tls.clone(),
         ..defaults
     };
     Ok(GatewaySettings {
         server,
         admin: platform::config::AdminSettings::default(),
         consul: ConsulSettings {
-            enabled: consul.is_some(),
-            url: consul.unwrap_or_else(|| ConsulSettings::default().url),
+            enabled: fixed.consul.is_some(),
+            url: fixed.consul.clone().unwrap_or_else(|| ConsulSettings::default().url),
             ..ConsulSettings::default()
         },
         telemetry: platform::config::TelemetrySettings::default(),
-        redis: platform::config::RedisSettings {
-            address: redis.clone().unwrap_or_default(),
-            ..platform::config::RedisSettings::default()
-        },
+        redis: fixed.redis.clone().unwrap_or_default(),
         trace: crate::config::TraceSettings::default(),
         identity: IdentitySettings::default(),
-        jwt: JwtSettings::default(),
+        jwt: fixed.jwt.clone().unwrap_or_default(),
         upstream,
-        // Spring bounds no body unless RequestSize says so.
-        limits: LimitSettings { request_body: u64::MAX, ..LimitSettings::default() },
+        // Spring bounds no body unless RequestSize says so, and no caller, who may be a service of many users.
+        limits: LimitSettings {
+            request_body: u64::MAX,
+            in_flight_per_user: u32::MAX,
+            ..LimitSettings::default()
+        },
         routes: routing.routes,
         default_filters: routing.default_filters,
         globalcors: routing.globalcors,
@@ -82,7 +88,7 @@ pub fn settings(
             file: file.to_owned(),
             services,
             default_authentication: routing.default_authentication,
-            redis: redis.is_some(),
+            fixed,
             warnings,
         }),
     })

@@ -20,6 +20,8 @@ use crate::store::Role;
 
 /// Refresh tokens begin with this, so that scanners for leaked secrets can find them.
 const REFRESH_PREFIX: &str = "fcr_";
+/// RFC 9068, 2.1: what the token is for, so that it is taken for nothing else.
+const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -102,7 +104,11 @@ impl Tokens {
             roles: roles.to_vec(),
         };
         let set = self.keys.current();
-        let header = Header { kid: Some(set.signing.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            typ: Some(ACCESS_TOKEN_TYPE.to_owned()),
+            kid: Some(set.signing.kid.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
         Ok(jsonwebtoken::encode(&header, &claims, &set.signing.encoding)?)
     }
 
@@ -149,7 +155,9 @@ mod tests {
         let token =
             tokens.access(7_000_000_000_001, &[Role::User, Role::Admin], sid, tokens.terms()).unwrap();
 
-        assert_eq!(decode_header(&token).unwrap().kid.as_deref(), Some("21fe31dfa154a261"));
+        let header = decode_header(&token).unwrap();
+        assert_eq!(header.kid.as_deref(), Some("21fe31dfa154a261"));
+        assert_eq!(header.typ.as_deref(), Some("at+jwt"));
         let published = serde_json::to_value(&keys.current().published().keys[0]).unwrap();
         let jwk: Jwk = serde_json::from_value(published).unwrap();
         let mut validation = Validation::new(Algorithm::EdDSA);

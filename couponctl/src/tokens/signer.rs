@@ -59,7 +59,7 @@ impl Signer {
             let kid = keys::kid(&key);
             (key, kid)
         };
-        let header = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":{}}}"#, serde_json::to_string(&kid)?);
+        let header = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","kid":{}}}"#, serde_json::to_string(&kid)?);
         let shared = SharedClaims {
             iss: claims.issuer,
             aud: claims.audience,
@@ -161,7 +161,7 @@ mod tests {
             let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap();
             let header: Value = serde_json::from_slice(&decode(parts[0])).unwrap();
             let kid = hex::encode(digest::digest(&digest::SHA256, pair.public_key().as_ref()));
-            assert_eq!(header, serde_json::json!({"alg": "EdDSA", "typ": "JWT", "kid": kid[..16]}));
+            assert_eq!(header, serde_json::json!({"alg": "EdDSA", "typ": "at+jwt", "kid": kid[..16]}));
             let claims: Value = serde_json::from_slice(&decode(parts[1])).unwrap();
             assert_eq!(claims["iss"], issuer);
             assert_eq!(claims["aud"], "aud\"ience");

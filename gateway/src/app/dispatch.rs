@@ -160,11 +160,13 @@ impl Gateway {
         // Who asks is known before a byte of the body is read, and whether the route is for them.
         let caller = self.auth.authenticate(route.access.authentication, request.headers()).await?;
         if let Some(caller) = &caller {
-            entry.user(caller.user());
+            if self.behind == Behind::Identity {
+                entry.user(caller.user());
+            }
             caller.permit(&route.access)?;
         }
         if let Some(rate) = &route.rate {
-            let user = caller.as_ref().map(|caller| caller.user());
+            let user = caller.as_ref().map(|caller| caller.name());
             let key = rate.key.of(user, client, &request);
             self.limit(rate, route, key, finish).await?;
         }

@@ -6,6 +6,7 @@ mod deadlines;
 mod filters;
 mod harness;
 mod identity;
+mod issuers;
 mod reloads;
 mod resilience;
 mod upstreams;

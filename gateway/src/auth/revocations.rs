@@ -61,7 +61,7 @@ impl Revocations {
         self.count.load(Relaxed) > 0 && self.shards[shard(session)].load().contains_key(session)
     }
 
-    fn add(&self, revoked: impl IntoIterator<Item = (Arc<str>, u64)>, now_ms: u64) {
+    pub(crate) fn add(&self, revoked: impl IntoIterator<Item = (Arc<str>, u64)>, now_ms: u64) {
         let mut news: HashMap<usize, Sessions> = HashMap::new();
         let mut count = self.count.load(Relaxed);
         for (session, until_ms) in revoked {

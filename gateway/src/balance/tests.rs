@@ -132,7 +132,14 @@ async fn who_fails_much_more_than_the_others_is_ejected_and_longer_each_time() {
     assert_eq!(picks(&balancer), ["a", "b"], "it is tried again, with a clean record");
     answer(&balancer, "a", 40, 2);
     tokio::time::advance(AVOID + Duration::from_secs(1)).await;
-    assert_eq!(picks(&balancer), ["b"], "twice as long this time");
+    let is_ejected = || endpoint(&balancer, "a").is_ejected(balancer.now());
+    assert!(is_ejected(), "twice as long this time");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    answer(&balancer, "a", 1_000, 0);
+    answer(&balancer, "a", 40, 2);
+    assert!(is_ejected());
+    tokio::time::advance(AVOID).await;
+    assert!(!is_ejected(), "it had done well for long");
 }
 
 #[tokio::test(start_paused = true)]

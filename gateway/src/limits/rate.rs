@@ -71,9 +71,9 @@ pub struct RateSettings {
 
 impl KeyBy {
     /// Whose tokens a request takes; `None` if nothing tells. `client` is where it comes from.
-    pub fn of<B>(&self, user: Option<u64>, client: Option<IpAddr>, request: &Request<B>) -> Option<String> {
+    pub fn of<B>(&self, user: Option<&str>, client: Option<IpAddr>, request: &Request<B>) -> Option<String> {
         let key = match self {
-            Self::Principal => user.map(|user| user.to_string()),
+            Self::Principal => user.map(str::to_owned),
             Self::Address => client.map(|client| network(client).to_string()),
             Self::Path => Some(request.uri().path().to_owned()),
             Self::Header(name) => {
@@ -337,5 +337,13 @@ mod tests {
             limiter.count(user.to_string(), &settings(1, 1));
         }
         assert!(limiter.here.lock().len() <= MOST_REMEMBERED);
+    }
+
+    #[test]
+    fn a_caller_chooses_its_key_but_not_its_length() {
+        assert_eq!(short(&"k".repeat(LONGEST_KEY)), "k".repeat(LONGEST_KEY));
+        let (one, two) = (format!("1{}", "k".repeat(10_000)), format!("2{}", "k".repeat(10_000)));
+        assert_eq!((short(&one).len(), short(&two).len()), (64, 64));
+        assert_ne!(short(&one), short(&two));
     }
 }

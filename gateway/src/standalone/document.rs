@@ -5,31 +5,76 @@
 //! is left out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize as _;
+use platform::config::RedisSettings;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Unusable, placeholders};
+use super::door::Door;
+use super::tree::{at, child, documents, flatten, text, unread};
+use super::{Unusable, door, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
 use crate::balance::endpoint::Address;
-use crate::config::{Authentication, GlobalCorsSettings, RoutingSettings};
+use crate::config::{Authentication, GlobalCorsSettings, JwtSettings, RoutingSettings};
 use crate::routes::arguments::{parse_duration, text_of};
 use crate::routes::definition::RouteDefinition;
-use crate::routes::suggestion::{plain, suggest};
+use crate::routes::suggestion::suggest;
 use crate::routes::uri::TargetUri;
 
 /// Of Spring and of this gateway.
 pub(super) const DEFAULT_PORT: u16 = 8080;
-/// What is understood below a prefix.
-const KNOWN: [&str; 5] = ["routes", "default-filters", "globalcors", "trusted-proxies", "httpclient"];
-/// What is ours beside it, where there is no prefix.
-const OWN: [&str; 3] = ["public-paths", "reserved-paths", "route-enabled"];
+/// What is read below the gateway's prefix, ours among it.
+const OF_GATEWAY: [&str; 10] = [
+    "routes",
+    "default-filters",
+    "globalcors.cors-configurations",
+    "globalcors.add-to-simple-url-handler-mapping",
+    "trusted-proxies",
+    "httpclient.connect-timeout",
+    "httpclient.response-timeout",
+    "public-paths",
+    "reserved-paths",
+    "route-enabled",
+];
+/// What is read elsewhere.
+const ELSEWHERE: [&str; 21] = [
+    "server.address",
+    "server.port",
+    "server.ssl",
+    "server.tls",
+    "spring.cloud.consul.enabled",
+    "spring.cloud.consul.host",
+    "spring.cloud.consul.port",
+    "spring.cloud.discovery.client.simple.instances",
+    "spring.data.redis.host",
+    "spring.data.redis.password",
+    "spring.data.redis.port",
+    "spring.data.redis.sentinel.master",
+    "spring.data.redis.sentinel.nodes",
+    "spring.data.redis.sentinel.password",
+    "spring.data.redis.sentinel.username",
+    "spring.data.redis.ssl",
+    "spring.data.redis.username",
+    "resilience4j.circuitbreaker.configs",
+    "resilience4j.circuitbreaker.instances",
+    "resilience4j.timelimiter.configs",
+    "resilience4j.timelimiter.instances",
+];
+/// Below which nothing is passed over in silence. `spring.security` is one more: there it is an error.
+const HEEDED: [&str; 5] = ["server", "spring.cloud", "spring.data.redis", "spring.redis", "resilience4j"];
+/// What would weaken the gateway's connections if it were passed over.
+const NEEDED: [(&str, &str); 4] = [
+    (
+        "httpclient.ssl.trusted-x509-certificates",
+        "services are believed by the system's certificate authorities",
+    ),
+    ("httpclient.ssl.ssl-bundle", "services are believed by the system's certificate authorities"),
+    ("httpclient.ssl.key-store", "this gateway shows services no certificate"),
+    ("httpclient.proxy.host", "this gateway asks services directly"),
+];
 const CONSUL_PORT: u16 = 8500;
-const REDIS_PORT: u16 = 6379;
 
 /// Everything that counts in a file.
 #[derive(Debug)]
@@ -38,12 +83,19 @@ pub struct Document {
     pub services: HashMap<String, Vec<Known>>,
     /// What is in the file and means nothing here, one line each.
     pub warnings: Vec<String>,
-    /// `server.address` and `server.port`.
-    pub server: (Option<IpAddr>, Option<u16>),
+    pub fixed: Fixed,
+}
+
+/// What counts from the start of the gateway on, and changes only with a new one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fixed {
+    /// Whose tokens are believed; none: tokens are not looked at.
+    pub jwt: Option<JwtSettings>,
+    pub door: Door,
     /// Consul's URL, if the file names its host.
     pub consul: Option<String>,
-    /// `host:port`, if the file names a Redis.
-    pub redis: Option<String>,
+    /// If the file names a Redis.
+    pub redis: Option<RedisSettings>,
     pub timeouts: HttpClient,
 }
 
@@ -59,7 +111,12 @@ impl Document {
     pub fn read(file: &Path) -> Result<Self, Unusable> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| Unusable(vec![format!("can't read {}: {error}", file.display())]))?;
-        Self::parse(&text, &|name| std::env::var(name).ok()).map_err(|Unusable(lines)| {
+        Self::of(file, &text)
+    }
+
+    /// What [`Self::read`] makes of a file with this text.
+    pub fn of(file: &Path, text: &str) -> Result<Self, Unusable> {
+        Self::parse(text, &|name| std::env::var(name).ok()).map_err(|Unusable(lines)| {
             Unusable(lines.iter().map(|line| format!("{}: {line}", file.display())).collect())
         })
     }
@@ -72,9 +129,10 @@ impl Document {
         flatten(&tree, String::new(), &mut properties);
         placeholders::resolve(&mut tree, &properties, variable);
         let mut problems = Vec::new();
+        let jwt = resource_server::read(&tree, &mut problems, &mut warnings);
         let (prefix, section) = gateway(&tree);
         let mut reader = Section { prefix, fields: section, problems: &mut problems };
-        let routing = RoutingSettings {
+        let mut routing = RoutingSettings {
             routes: reader.routes(),
             default_filters: reader.list("default-filters"),
             globalcors: reader.globalcors(),
@@ -82,131 +140,45 @@ impl Document {
             public_paths: reader.list("public-paths"),
             reserved_paths: reader.list("reserved-paths"),
             route_enabled: reader.one("route-enabled").unwrap_or_default(),
-            // Our own form means what it means in the configuration repository.
-            default_authentication: if prefix.is_empty() {
+            // Our own form means what it means in the configuration repository; a resource server of Spring's lets
+            // nobody through whom it does not know.
+            default_authentication: if prefix.is_empty() || jwt.is_some() {
                 Authentication::Required
             } else {
                 Authentication::None
             },
         };
         let timeouts = reader.timeouts();
-        let unknown = reader.unknown();
         let services = services(&tree, &mut problems);
-        let consul = at(&tree, &["spring", "cloud", "consul"]).and_then(consul);
-        let redis = at(&tree, &["spring", "data", "redis"]).or_else(|| at(&tree, &["spring", "redis"]));
-        let redis = redis.and_then(|redis| authority(redis, REDIS_PORT));
+        let fixed = Fixed {
+            jwt,
+            door: door::read(&tree, &mut problems, &mut warnings),
+            consul: consul(&tree, &mut problems),
+            redis: redis::read(&tree, &mut problems),
+            timeouts,
+        };
+        resilience4j::apply(&tree, &mut routing, &mut warnings);
         problems
             .extend(routing.check().into_iter().map(|(path, problem)| format!("{prefix}{path}: {problem}")));
-        problems.extend(security(&tree));
+        problems.extend(needed(&tree, prefix));
         if !problems.is_empty() {
             return Err(Unusable(problems));
         }
-        warnings.extend(unknown);
+        // Where there is no prefix everything else belongs to somebody else.
+        if !prefix.is_empty() {
+            warnings.extend(passed_over(&tree, prefix));
+        }
         let limits =
             |route: &RouteDefinition| route.filters.iter().any(|filter| filter.name == "RequestRateLimiter");
-        if redis.is_none() && routing.routes.iter().any(limits) {
+        if fixed.redis.is_none() && routing.routes.iter().any(limits) {
             warnings.push(
                 "RequestRateLimiter counts in this gateway alone: spring.data.redis.host is not given"
                     .to_owned(),
             );
         }
-        warnings.extend(unanswered(&routing, &services, consul.is_some()));
-        let server = |name: &str| at(&tree, &["server", name]).and_then(text_of);
-        let server = (
-            server("address").and_then(|address| address.parse().ok()),
-            server("port").and_then(|port| port.parse().ok()),
-        );
-        Ok(Self { routing, services, warnings, server, consul, redis, timeouts })
+        warnings.extend(unanswered(&routing, &services, fixed.consul.is_some()));
+        Ok(Self { routing, services, warnings, fixed })
     }
-}
-
-/// All documents of the file in one tree.
-fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value, Unusable> {
-    let mut tree = Value::Object(Map::new());
-    for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let document = serde_yaml_ng::Value::deserialize(document)
-            .and_then(|mut value| value.apply_merge().map(|()| value))
-            .map_err(|error| Unusable(vec![format!("is no YAML: {error}")]))?;
-        let document = json(document);
-        match &document {
-            Value::Null => continue,
-            Value::Object(_) => {}
-            _ => return Err(Unusable(vec!["has no settings at its top".to_owned()])),
-        }
-        let profile = at(&document, &["spring", "config", "activate", "on-profile"])
-            .or_else(|| at(&document, &["spring", "profiles"]).filter(|value| value.is_string()));
-        if let Some(profile) = profile.and_then(text_of) {
-            warnings.push(format!("document {} is left out: it is for the profile {profile}", index + 1));
-            continue;
-        }
-        merge(&mut tree, document);
-    }
-    Ok(tree)
-}
-
-/// Keys with dots in them are paths, as in Spring; a key in brackets is one name.
-fn json(value: serde_yaml_ng::Value) -> Value {
-    use serde_yaml_ng::Value as Yaml;
-    match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => Value::Bool(flag),
-        Yaml::Number(number) => serde_json::to_value(number).unwrap_or(Value::Null),
-        Yaml::String(text) => Value::String(text),
-        Yaml::Sequence(list) => list.into_iter().map(json).collect(),
-        Yaml::Tagged(tagged) => json(tagged.value),
-        Yaml::Mapping(map) => {
-            let mut object = Value::Object(Map::new());
-            for (key, value) in map {
-                let key = text_of(&json(key)).unwrap_or_default();
-                let mut value = json(value);
-                let path: Vec<&str> =
-                    if key.starts_with('[') { vec![&key] } else { key.split('.').collect() };
-                for name in path.into_iter().rev() {
-                    value = Value::Object(Map::from_iter([(name.to_owned(), value)]));
-                }
-                merge(&mut object, value);
-            }
-            object
-        }
-    }
-}
-
-/// Maps join, everything else is replaced.
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
-}
-
-fn flatten(value: &Value, path: String, properties: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(value, path, properties);
-            }
-        }
-        Value::Array(list) => {
-            for (index, value) in list.iter().enumerate() {
-                flatten(value, format!("{path}[{index}]"), properties);
-            }
-        }
-        leaf => drop(properties.insert(path, text_of(leaf).unwrap_or_default())),
-    }
-}
-
-/// By relaxed names.
-fn child<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    value.as_object()?.iter().find(|(key, _)| plain(key) == plain(name)).map(|(_, value)| value)
-}
-
-fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, name| child(value, name))
 }
 
 /// The prefix that the file uses, and what is below it.
@@ -217,6 +189,27 @@ fn gateway(tree: &Value) -> (&'static str, Option<&Value>) {
         None if old.is_some() => ("spring.cloud.gateway.", old),
         None => ("", Some(tree)),
     }
+}
+
+/// What means nothing here, one line each.
+fn passed_over(tree: &Value, prefix: &str) -> Vec<String> {
+    let known = OF_GATEWAY.iter().map(|name| format!("{prefix}{name}"));
+    let mut known: Vec<String> = known.chain(ELSEWHERE.iter().map(|&path| path.to_owned())).collect();
+    if at(tree, &["spring", "data", "redis"]).is_none() {
+        let old = |path: &&str| path.strip_prefix("spring.data.").map(|rest| format!("spring.{rest}"));
+        known.extend(ELSEWHERE.iter().filter_map(old));
+    }
+    let unread = HEEDED.iter().flat_map(|path| unread(tree, path, &known));
+    unread.map(|(path, hint)| format!("{path} means nothing here{hint}")).collect()
+}
+
+fn needed(tree: &Value, prefix: &str) -> Vec<String> {
+    let named = |name: &str| {
+        let path = format!("{prefix}{name}");
+        at(tree, &path.split('.').collect::<Vec<_>>()).map(|_| path)
+    };
+    let lines = NEEDED.iter().filter_map(|(name, why)| Some(format!("{}: {why}", named(name)?)));
+    lines.collect()
 }
 
 struct Section<'a> {
@@ -293,17 +286,6 @@ impl Section<'_> {
         };
         HttpClient { connect: read("connect-timeout"), response: read("response-timeout") }
     }
-
-    fn unknown(&self) -> Vec<String> {
-        if self.prefix.is_empty() {
-            return Vec::new(); // there everything else belongs to somebody else
-        }
-        let keys = self.fields.and_then(Value::as_object).into_iter().flat_map(Map::keys);
-        let is_known = |key: &&String| KNOWN.iter().chain(&OWN).any(|known| plain(known) == plain(key));
-        keys.filter(|key| !is_known(key))
-            .map(|key| format!("{}{key} means nothing here{}", self.prefix, suggest(key, KNOWN)))
-            .collect()
-    }
 }
 
 /// serde's words on a route, with a suggestion for a field that nobody knows.
@@ -372,28 +354,36 @@ fn listed_instance(instance: &Value) -> Result<Known, String> {
     })
 }
 
-fn consul(section: &Value) -> Option<String> {
-    if child(section, "enabled").and_then(text_of).as_deref() == Some("false") {
+/// Consul's URL.
+fn consul(tree: &Value, problems: &mut Vec<String>) -> Option<String> {
+    const PATH: [&str; 3] = ["spring", "cloud", "consul"];
+    let section = at(tree, &PATH)?;
+    if text(section, &["enabled"]).as_deref() == Some("false") {
         return None;
     }
-    authority(section, CONSUL_PORT).map(|authority| format!("http://{authority}"))
+    if text(section, &["scheme"]).is_some_and(|scheme| scheme != "http") || child(section, "tls").is_some() {
+        problems.push("spring.cloud.consul: is asked by http://, without TLS".to_owned());
+    }
+    authority(section, "spring.cloud.consul", CONSUL_PORT, problems)
+        .map(|authority| format!("http://{authority}"))
 }
 
 /// `host` and `port` of a section.
-fn authority(section: &Value, default_port: u16) -> Option<String> {
-    let host = child(section, "host").and_then(text_of)?;
-    let port =
-        child(section, "port").and_then(text_of).and_then(|port| port.parse().ok()).unwrap_or(default_port);
+pub(super) fn authority(
+    section: &Value,
+    path: &str,
+    default_port: u16,
+    problems: &mut Vec<String>,
+) -> Option<String> {
+    let host = text(section, &["host"])?;
+    let port = match text(section, &["port"]) {
+        None => default_port,
+        Some(port) => port
+            .parse()
+            .map_err(|_| problems.push(format!("{path}.port: `{port}` is no port, 0 to 65535")))
+            .ok()?,
+    };
     Some(format!("{host}:{port}"))
-}
-
-/// What would leave a door open if it were passed over.
-fn security(tree: &Value) -> Option<String> {
-    at(tree, &["spring", "security", "oauth2", "resourceserver"]).map(|_| {
-        "spring.security.oauth2.resourceserver: tokens are not checked by a gateway on its own yet; without this section \
-         it would let everybody through"
-            .to_owned()
-    })
 }
 
 /// Services that no instance is known of.

@@ -244,7 +244,7 @@ impl MysqlSettings {
 }
 
 /// Redis behind Sentinels, or by itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct RedisSettings {
     /// `host:port` of each Sentinel.

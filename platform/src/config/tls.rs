@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Problems, Secret};
 
 /// Everything is PEM. Certificates are no secrets, but pages of text where the settings are shown: they are masked too.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct TlsSettings {
     pub enabled: bool,

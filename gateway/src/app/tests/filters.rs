@@ -107,14 +107,20 @@ async fn a_routes_own_size_replaces_the_general_one() {
     let route = json!([
         {"id": "large", "predicates": ["Path=/large"], "filters": ["RequestSize=40KB"]},
         {"id": "small", "predicates": ["Path=/small"], "filters": ["RequestSize=10B"]},
+        {"id": "two", "predicates": ["Path=/two"], "filters": ["RequestSize=10B", "RequestSize=40KB"]},
     ]);
     let mut setting = setting(&route, &json!({})).await;
     let chunked = |size: usize| {
         Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(vec![b'x'; size])]))
     };
-    for (path, size, status) in
-        [("/large", 20 << 10, 200), ("/large", 41 << 10, 413), ("/small", 10, 200), ("/small", 11, 413)]
-    {
+    for (path, size, status) in [
+        ("/large", 20 << 10, 200),
+        ("/large", 41 << 10, 413),
+        ("/small", 10, 200),
+        ("/small", 11, 413),
+        ("/two", 10, 200),
+        ("/two", 11, 413),
+    ] {
         let announced =
             Request::post(path).header("content-length", size).body(Body::from(vec![b'x'; size])).unwrap();
         assert_eq!(setting.send(announced).await.status, status, "{path} {size}");

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use platform::clock::{self, Clock};
@@ -45,28 +47,88 @@ pub(super) struct Setting {
     app: Option<(Front, Arc<Gateway>)>,
 }
 
-/// The user service's key pair.
+/// An issuer's key pair.
 pub(super) struct Signer {
     kid: String,
-    private: Vec<u8>,
+    algorithm: Algorithm,
+    private: EncodingKey,
+    /// Of the public key, what is no RFC 7517 member of every key.
+    jwk: Value,
     pub(super) public: Vec<u8>,
 }
 
 impl Signer {
+    /// As the user service's.
     pub(super) fn new(kid: &str) -> Self {
         let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec();
         let public = Ed25519KeyPair::from_pkcs8(&private).unwrap().public_key().as_ref().to_vec();
-        Self { kid: kid.to_owned(), private, public }
+        Self {
+            kid: kid.to_owned(),
+            algorithm: Algorithm::EdDSA,
+            private: EncodingKey::from_ed_der(&private),
+            jwk: json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&public)}),
+            public,
+        }
+    }
+
+    pub(super) fn rsa(kid: &str, algorithm: Algorithm) -> Self {
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            STANDARD.encode(pkcs8.as_ref())
+        );
+        let public = pair.public_key();
+        let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        Self {
+            kid: kid.to_owned(),
+            algorithm,
+            private: EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(),
+            jwk: json!({"kty": "RSA", "n": number(public.modulus().big_endian_without_leading_zero()),
+                        "e": number(public.exponent().big_endian_without_leading_zero())}),
+            public: public.as_ref().to_vec(),
+        }
+    }
+
+    pub(super) fn p256(kid: &str) -> Self {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        Self {
+            kid: kid.to_owned(),
+            algorithm: Algorithm::ES256,
+            private: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            // 0x04 and the two coordinates.
+            jwk: json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(&public[1..33]),
+                        "y": URL_SAFE_NO_PAD.encode(&public[33..])}),
+            public,
+        }
     }
 
     pub(super) fn jwk(&self) -> Value {
-        json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self.kid,
-               "x": URL_SAFE_NO_PAD.encode(&self.public)})
+        let mut jwk = self.jwk.clone();
+        merge(&mut jwk, &json!({"use": "sig", "kid": self.kid}));
+        jwk
     }
 
     pub(super) fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(&self.private)).unwrap()
+        self.sign_as(Some("at+jwt"), claims)
+    }
+
+    /// With this `typ`.
+    pub(super) fn sign_as(&self, typ: Option<&str>, claims: &Value) -> String {
+        let header = Header {
+            kid: Some(self.kid.clone()),
+            typ: typ.map(str::to_owned),
+            ..Header::new(self.algorithm)
+        };
+        jsonwebtoken::encode(&header, claims, &self.private).unwrap()
+    }
+
+    /// With an RSA key's other algorithms.
+    pub(super) fn with(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
     }
 }
 
@@ -193,6 +255,11 @@ impl Setting {
     pub(super) fn reload(&mut self) {
         let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
         self.started().1.route(&settings.routing()).unwrap();
+    }
+
+    /// As the user service tells it.
+    pub(super) fn end_login(&mut self, session: &str) {
+        self.started().1.auth.revocations().add([(session.into(), u64::MAX)], 0);
     }
 
     /// Ids of the instances that are left out for a while.

@@ -252,6 +252,21 @@ async fn a_remembered_token_ends_with_its_time_and_its_identity_is_renewed_befor
 }
 
 #[tokio::test]
+async fn a_login_that_ended_takes_its_tokens_along_remembered_or_not() {
+    let mut setting = Setting::new().await;
+    let of_session = |setting: &Setting, session: &str| {
+        let mut claims = claims(7);
+        claims["sid"] = json!(session);
+        setting.signer.sign(&claims)
+    };
+    let (ended, other) = (of_session(&setting, "ended"), of_session(&setting, "other"));
+    assert_eq!(setting.claim(&ended).await.status, 200);
+    setting.end_login("ended");
+    assert_refused(&setting.claim(&ended).await, UNAUTHENTICATED, "of a login that ended");
+    assert_eq!(setting.claim(&other).await.status, 200);
+}
+
+#[tokio::test]
 async fn no_token_makes_its_holder_a_service() {
     let mut setting = Setting::new().await;
     let mut claims = claims(7);

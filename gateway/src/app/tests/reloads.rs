@@ -1,17 +1,13 @@
 //! What goes on when the routes are replaced.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
 use super::harness::Setting;
-use super::resilience::{flaky, route, send, setting};
+use super::resilience::{Held, flaky, route, send, setting};
 
 /// Another route than the one under test has changed.
 fn change_another(setting: &mut Setting, number: usize) {
@@ -51,22 +47,7 @@ async fn places_that_are_taken_stay_taken_also_if_there_are_more_or_fewer() {
         json!([route])
     };
     let mut setting = setting(with_limit(1)).await;
-    let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (there, until) = (Arc::clone(&arrived), Arc::clone(&release));
-    let holding = Router::new().fallback(async move |request: Request<Body>| {
-        if request.uri().query() == Some("hold") {
-            there.notify_one();
-            until.notified().await;
-        }
-    });
-    let address = setting.serve(holding).await;
-    setting.publish("coupon-service", &[("holding", address)]);
-    let app = setting.app();
-    let held = tokio::runtime::Handle::current().spawn(async move {
-        let request = Request::get("/x?hold").body(Body::empty()).unwrap();
-        tower::ServiceExt::oneshot(app, request).await.unwrap().status()
-    });
-    tokio::time::timeout(Duration::from_secs(5), arrived.notified()).await.unwrap();
+    let held = Held::send(&mut setting, Request::get("/x?hold").body(Body::empty()).unwrap()).await;
     change_another(&mut setting, 1);
     assert_eq!(send(&mut setting, "GET", "/x", "").await.status, 503, "none is free");
     setting.settings["routes"] = with_limit(2);
@@ -75,8 +56,7 @@ async fn places_that_are_taken_stay_taken_also_if_there_are_more_or_fewer() {
     setting.settings["routes"] = with_limit(1);
     setting.reload();
     assert_eq!(send(&mut setting, "GET", "/x", "").await.status, 503, "one again, and it is taken");
-    release.notify_one();
-    assert_eq!(held.await.unwrap(), 200);
+    assert_eq!(held.let_go().await, 200);
     assert_eq!(send(&mut setting, "GET", "/x", "").await.status, 200, "it was given back to where it counts");
 }
 

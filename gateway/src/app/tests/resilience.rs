@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::harness::{Answer, Setting};
+use super::harness::{Answer, Setting, claims};
 
 /// Fails the first `failures` requests with 500, then says how many there were.
 pub(super) async fn flaky(setting: &mut Setting, failures: usize) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -63,6 +63,57 @@ async fn a_get_is_tried_again_and_a_post_only_if_told() {
             assert_eq!(answer.body, format!("{asked_times} body"), "the whole of it, each time");
         }
     }
+}
+
+#[tokio::test]
+async fn no_try_begins_after_the_retrys_own_time() {
+    let retry = json!({"name": "Retry", "args": {
+        "retries": 5, "timeout": "100ms", "backoff.firstBackoff": "70ms", "backoff.factor": 2}});
+    let mut setting = setting(json!([route("/x", &json!([retry]))])).await;
+    let (address, asked) = flaky(&mut setting, usize::MAX).await;
+    setting.publish("coupon-service", &[("flaky", address)]);
+    assert_eq!(send(&mut setting, "GET", "/x", "").await.status, 500);
+    assert!(asked.load(SeqCst) <= 2, "{asked:?}: at once, after 70 ms, and not 140 ms later");
+}
+
+#[tokio::test]
+async fn no_more_of_a_body_is_kept_for_another_try_than_a_mebibyte() {
+    let retry = json!(["RequestSize=5MB", {"name": "Retry", "args": {"methods": ["POST"]}}]);
+    let mut setting =
+        setting(json!([route("/x", &retry), route("/plain", &json!(["RequestSize=5MB"]))])).await;
+    let (address, _) = flaky(&mut setting, 0).await;
+    setting.publish("coupon-service", &[("good", address)]);
+    for (path, size, status) in
+        [("/x", 1 << 20, 200), ("/x", (1 << 20) + 1, 413), ("/plain", (1 << 20) + 1, 200)]
+    {
+        assert_eq!(send(&mut setting, "POST", path, &"x".repeat(size)).await.status, status, "{path} {size}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_break_off_open_no_circuit() {
+    let breaker = json!(["RequestSize=1MB", {"name": "CircuitBreaker", "args": {
+        "slidingWindowSize": 2, "minimumNumberOfCalls": 2}}]);
+    let mut setting = setting(json!([route("/x", &breaker)])).await;
+    for _ in 0..4 {
+        let parts = [Ok("x"), Err(std::io::Error::other("gone"))];
+        let broken = Body::from_stream(futures_util::stream::iter(parts));
+        let answer = setting.send(Request::post("/x").body(broken).unwrap()).await;
+        assert_eq!(answer.problem(), (400, "MALFORMED_JSON".to_owned()));
+    }
+    assert_eq!(send(&mut setting, "POST", "/x", "whole").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_fallback_has_no_fallback() {
+    let to = |path: &str| json!([{"name": "CircuitBreaker", "args": {"fallbackUri": format!("forward:{path}"), "statusCodes": "500"}}]);
+    let last =
+        json!({"id": "/z", "uri": "lb://issue-service", "authentication": "none", "predicates": ["Path=/z"]});
+    let mut setting = setting(json!([route("/x", &to("/y")), route("/y", &to("/z")), last])).await;
+    let (address, asked) = flaky(&mut setting, usize::MAX).await;
+    setting.publish("coupon-service", &[("flaky", address)]);
+    assert_eq!(send(&mut setting, "GET", "/x", "").await.problem(), (502, "UPSTREAM_ERROR".to_owned()));
+    assert_eq!(asked.load(SeqCst), 2);
 }
 
 #[tokio::test]
@@ -133,32 +184,69 @@ async fn without_a_fallback_an_open_circuit_is_503_and_a_slow_service_504() {
     }
 }
 
+/// A request that is under way until it is let go.
+pub(super) struct Held {
+    release: Arc<Notify>,
+    answered: tokio::task::JoinHandle<StatusCode>,
+}
+
+impl Held {
+    /// `request` asks for `?hold`.
+    pub(super) async fn send(setting: &mut Setting, request: Request<Body>) -> Self {
+        let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (there, until) = (Arc::clone(&arrived), Arc::clone(&release));
+        let holding = Router::new().fallback(async move |request: Request<Body>| {
+            if request.uri().query() == Some("hold") {
+                there.notify_one();
+                until.notified().await;
+            }
+        });
+        let address = setting.serve(holding).await;
+        setting.publish("coupon-service", &[("holding", address)]);
+        let app = setting.app();
+        let answered = tokio::runtime::Handle::current()
+            .spawn(async move { tower::ServiceExt::oneshot(app, request).await.unwrap().status() });
+        tokio::time::timeout(Duration::from_secs(5), arrived.notified()).await.unwrap();
+        Self { release, answered }
+    }
+
+    pub(super) async fn let_go(self) -> StatusCode {
+        self.release.notify_one();
+        self.answered.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_user_takes_no_more_than_its_share_of_the_places() {
+    let mut known = route("/x", &json!([]));
+    known["authentication"] = json!("required");
+    let mut setting = setting(json!([known])).await;
+    setting.configure(&json!({"limits": {"in-flight-per-user": 1}}));
+    let ask = |setting: &Setting, user: u64, target: &str| {
+        let token = setting.signer.sign(&claims(user));
+        let request = Request::get(target).header("authorization", format!("Bearer {token}"));
+        request.body(Body::empty()).unwrap()
+    };
+    let request = ask(&setting, 7, "/x?hold");
+    let held = Held::send(&mut setting, request).await;
+    for (user, status) in [(7, 429), (8, 200)] {
+        let request = ask(&setting, user, "/x");
+        assert_eq!(setting.send(request).await.status, status, "{user}");
+    }
+    assert_eq!(held.let_go().await, 200);
+    let request = ask(&setting, 7, "/x");
+    assert_eq!(setting.send(request).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_routes_own_places_are_not_the_others() {
     let mut small = route("/small", &json!([]));
     small["max-in-flight"] = json!(1);
     let mut setting = setting(json!([small, route("/other", &json!([]))])).await;
-    let release = Arc::new(Notify::new());
-    let (arrived, until) = (Arc::new(Notify::new()), Arc::clone(&release));
-    let there = Arc::clone(&arrived);
-    let holding = Router::new().fallback(async move |request: Request<Body>| {
-        if request.uri().query() == Some("hold") {
-            there.notify_one();
-            until.notified().await;
-        }
-    });
-    let address = setting.serve(holding).await;
-    setting.publish("coupon-service", &[("holding", address)]);
-    let app = setting.app();
-    let held = tokio::runtime::Handle::current().spawn(async move {
-        let request = Request::get("/small?hold").body(Body::empty()).unwrap();
-        tower::ServiceExt::oneshot(app, request).await.unwrap().status()
-    });
-    tokio::time::timeout(Duration::from_secs(5), arrived.notified()).await.unwrap();
+    let held = Held::send(&mut setting, Request::get("/small?hold").body(Body::empty()).unwrap()).await;
     assert_eq!(send(&mut setting, "GET", "/small", "").await.problem(), (503, "OVERLOADED".to_owned()));
     assert_eq!(send(&mut setting, "GET", "/other", "").await.status, 200);
-    release.notify_one();
-    assert_eq!(held.await.unwrap(), 200);
+    assert_eq!(held.let_go().await, 200);
     assert_eq!(send(&mut setting, "GET", "/small", "").await.status, 200, "the place came back");
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::JwtAlgorithm;
 
 fn parse(text: &str) -> Result<Document, Unusable> {
     Document::parse(text, &|name| (name == "USER_URL").then(|| "http://users:8081".to_owned()))
@@ -69,16 +70,19 @@ fn spring(new_prefix: bool) -> String {
 fn a_springs_file_is_read_under_both_prefixes() {
     for new_prefix in [false, true] {
         let document = parse(&spring(new_prefix)).unwrap();
-        let Document { routing, services, warnings, server, consul, redis, timeouts } = document;
+        let Document { routing, services, warnings, fixed } = document;
+        let Fixed { jwt, door, consul, redis, timeouts } = fixed;
         assert_eq!(routing.routes.len(), 2, "{new_prefix}");
         assert_eq!(routing.routes[0].uri, "http://users:8081");
         assert_eq!(routing.routes[1].id, "route-2");
         assert_eq!(routing.default_filters.len(), 1);
         assert_eq!(routing.trusted_proxies, r"10\..*");
         assert!(routing.globalcors.cors_configurations.contains_key("[/**]"));
-        assert_eq!(server, (None, Some(9_000)));
+        assert_eq!(door, Door { port: Some(9_000), ..Door::default() });
+        assert_eq!(jwt, None);
+        assert_eq!(routing.default_authentication, Authentication::None);
         assert_eq!(consul.as_deref(), Some("http://consul.example:8500"));
-        assert_eq!(redis.as_deref(), Some("cache.example:6380"));
+        assert_eq!(redis.unwrap().address, "cache.example:6380");
         assert_eq!(timeouts.connect, Some(Duration::from_secs(1)));
         assert_eq!(timeouts.response, Some(Duration::from_secs(5)));
         let orders = &services["orders"];
@@ -107,7 +111,7 @@ fn documents_lie_on_each_other_and_those_for_a_profile_are_left_out() {
          server: {port: 2}\n---\nspring.config.activate.on-profile: prod\nserver.port: 3\n",
     )
     .unwrap();
-    assert_eq!(document.server.1, Some(2));
+    assert_eq!(document.fixed.door.port, Some(2));
     assert_eq!(document.warnings, ["document 3 is left out: it is for the profile prod"]);
 }
 
@@ -126,7 +130,7 @@ spring.cloud.gateway:
       predicates: [Pth=/b]
 spring.cloud.discovery.client.simple.instances:
   orders: [{uri: 'ftp://x'}]
-spring.security.oauth2.resourceserver.jwt.jwk-set-uri: http://x
+spring.security.oauth2.resourceserver.opaque-token.introspection-uri: http://x
 ";
     let Unusable(problems) = parse(text).unwrap_err();
     for expected in [
@@ -139,7 +143,9 @@ spring.security.oauth2.resourceserver.jwt.jwk-set-uri: http://x
     }
     assert!(problems.iter().any(|problem| problem.contains("Pth is no predicate")), "{problems:#?}");
     assert!(
-        problems.iter().any(|problem| problem.starts_with("spring.security.oauth2.resourceserver")),
+        problems
+            .iter()
+            .any(|problem| problem.starts_with("spring.security.oauth2.resourceserver.opaque-token: ")),
         "{problems:#?}"
     );
     assert_eq!(problems.len(), 6, "{problems:#?}");
@@ -150,4 +156,249 @@ fn a_service_without_instances_is_a_warning() {
     let document = parse("routes: [{id: a, uri: 'lb://orders', predicates: [Path=/a]}]").unwrap();
     assert!(document.warnings[0].contains("the route `a` will answer 503"), "{:?}", document.warnings);
     assert!(parse("[1]").is_err() && parse("a: [").is_err() && parse("").is_err());
+}
+
+/// A file with one route and this beside it.
+fn beside(text: &str) -> Result<Document, Vec<String>> {
+    let route = "spring.cloud.gateway.routes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]";
+    parse(&format!("{route}\n{text}")).map_err(|Unusable(problems)| problems)
+}
+
+#[test]
+fn a_resource_server_asks_for_tokens_on_every_route() {
+    const JWT: &str = "spring.security.oauth2.resourceserver.jwt";
+    let document = beside(&format!(
+        "{JWT}: {{jwk-set-uri: 'https://id.example/keys', issuer-uri: 'https://id.example', audiences: a}}"
+    ))
+    .unwrap();
+    assert_eq!(document.routing.default_authentication, Authentication::Required);
+    assert_eq!(document.warnings, [""; 0]);
+    let jwt = document.fixed.jwt.unwrap();
+    assert_eq!(
+        (jwt.issuer.as_str(), jwt.jwks_uri.as_str()),
+        ("https://id.example", "https://id.example/keys")
+    );
+    assert_eq!((jwt.audience, jwt.algorithms), (vec!["a".to_owned()], vec![JwtAlgorithm::RS256]));
+
+    let discovered =
+        beside(&format!("{JWT}:\n  issuerUri: https://id.example\n  jws-algorithms: [ES256, ps512]"))
+            .unwrap();
+    let jwt = discovered.fixed.jwt.unwrap();
+    assert_eq!((jwt.jwks_uri.as_str(), jwt.audience.len()), ("", 0));
+    assert_eq!(jwt.algorithms, [JwtAlgorithm::ES256, JwtAlgorithm::PS512]);
+    let clear = beside(&format!("{JWT}.jwk-set-uri: http://id/keys\n{JWT}.authority-prefix: X_")).unwrap();
+    assert_eq!(clear.warnings.len(), 2, "{:?}", clear.warnings);
+}
+
+#[test]
+fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
+    for (text, problem) in [
+        ("spring.security.oauth2.resourceserver.jwt:", ".jwt: needs `jwk-set-uri` or `issuer-uri`"),
+        ("spring.security.oauth2.resourceserver.jwt: {audiences: a}", ".jwt: needs `jwk-set-uri`"),
+        (
+            "spring.security.oauth2.resourceserver.jwt.jwk-set-uri: file:keys",
+            ".jwk-set-uri: `file:keys` must be",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt.issuer-uri: '${ISSUER}'",
+            ".issuer-uri: `${ISSUER}` must be",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', jws-algorithms: HS256}",
+            "`HS256` is none",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', jws-algorithms: [none]}",
+            "`none` is none",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', principal-claim-name: x}",
+            "claim-name: is not",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', public-key-location: x}",
+            "location: is not",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', jwkSetUrl: x}",
+            "did you mean `jwk-set-uri`?",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://i', audiences: []}",
+            ".audiences: is empty",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {jwk-set-uri: 'https://i/k', issuer-uri: '${I:}'}",
+            ".issuer-uri: is empty",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.opaquetoken.client-id: x",
+            "resourceserver.opaquetoken: is not",
+        ),
+        (
+            "spring.security.oauth2.client.registration.x.client-id: x",
+            "spring.security.oauth2.client: is not",
+        ),
+        ("spring.security.user.name: x", "spring.security.user: is not"),
+        ("server.ssl.key-store: classpath:x.p12", "server.ssl.key-store: can't be done"),
+        ("server.ssl.bundle: web", "server.ssl.bundle: can't be done"),
+        (
+            "server.ssl: {certificate: a, certificate-private-key: b, client-auth: need}",
+            "client-auth: can't be done",
+        ),
+        ("server.ssl: {certificate: a}", "server.ssl.certificate-private-key: must name a file"),
+        (
+            "server.ssl: {certificate: 'classpath:a', certificate-private-key: b}",
+            "server.ssl.certificate: must name",
+        ),
+        ("server.ssl: {enabled: true}", "server.ssl.certificate: must name a file"),
+        ("server.ssl: true", "server.ssl: can't be done"),
+        ("server.tls: {certificate: a}", "server.tls.private-key: must name a file"),
+        ("server.address: localhost", "server.address: `localhost` is no IP address"),
+        ("server.port: 80800", "server.port: `80800` is no port"),
+        ("server.port: '${PORT}'", "server.port: `${PORT}` is no port"),
+        ("spring.data.redis: {host: h, port: x}", "spring.data.redis.port: `x` is no port"),
+        ("spring.data.redis.url: 'redis://u:p@h'", "spring.data.redis.url: is not read"),
+        ("spring.data.redis.cluster.nodes: 'a:1'", "spring.data.redis.cluster: is not read"),
+        ("spring.data.redis: {host: h, ssl: {bundle: b}}", "spring.data.redis.ssl.bundle: can't be done"),
+        (
+            "spring.data.redis: {host: h, ssl: {enabled: '${TLS}'}}",
+            "spring.data.redis.ssl: `${TLS}` is neither",
+        ),
+        ("spring.data.redis.sentinel.nodes: 'a:1'", "spring.data.redis.sentinel.master: is missing"),
+        ("spring.cloud.consul: {host: h, port: x}", "spring.cloud.consul.port: `x` is no port"),
+        ("spring.cloud.consul: {host: h, scheme: https}", "spring.cloud.consul: is asked by http://"),
+        (
+            "spring.cloud.gateway.httpclient.proxy.host: p",
+            "httpclient.proxy.host: this gateway asks services directly",
+        ),
+        (
+            "spring.cloud.gateway.httpclient.ssl.trusted-x509-certificates: [a]",
+            "certificates: services are believed",
+        ),
+    ] {
+        let problems = beside(text).unwrap_err();
+        assert!(problems.iter().any(|line| line.contains(problem)), "{text}: {problems:#?}");
+    }
+}
+
+#[test]
+fn what_means_nothing_below_the_known_prefixes_is_named() {
+    let document = beside(
+        "
+server: {netty.idle-timeout: 5s, forward-headers-strategy: native, porte: 80}
+spring.cloud: {loadbalancer.cache.enabled: true, consul: {host: c, discovery.register: false}}
+spring.cloud.gateway: {httpclient.pool.max-connections: 5, globalcors.cors-configuration: {}}
+spring.data.redis: {host: h, hst: x, database: 3}
+spring.redis.host: other
+resilience4j: {retry.instances.a.max-attempts: 3, circuitbreaker.instances.nobody: {}}
+management.server.port: 1
+",
+    )
+    .unwrap();
+    let mut warnings = document.warnings;
+    warnings.sort_unstable();
+    assert_eq!(
+        warnings,
+        [
+            "resilience4j.circuitbreaker.instances.nobody means nothing here: no filter CircuitBreaker has this name",
+            "resilience4j.retry means nothing here",
+            "server.forward-headers-strategy means nothing here",
+            "server.netty means nothing here",
+            "server.porte means nothing here; did you mean `port`?",
+            "spring.cloud.consul.discovery means nothing here",
+            "spring.cloud.gateway.globalcors.cors-configuration means nothing here; did you mean `cors-configurations`?",
+            "spring.cloud.gateway.httpclient.pool means nothing here",
+            "spring.cloud.loadbalancer means nothing here",
+            "spring.data.redis.database means nothing here",
+            "spring.data.redis.hst means nothing here; did you mean `host`?",
+            "spring.redis.host means nothing here",
+        ]
+    );
+}
+
+#[test]
+fn both_prefixes_at_once_leave_one_unread_and_say_so() {
+    let document = beside(
+        "spring.cloud.gateway.server.webflux.routes: [{id: b, uri: 'no://op', predicates: [Path=/b]}]",
+    )
+    .unwrap();
+    assert_eq!(document.routing.routes[0].id, "b");
+    assert_eq!(document.warnings, ["spring.cloud.gateway.routes means nothing here"]);
+}
+
+#[test]
+fn certificates_and_redis_are_taken_over() {
+    let document = beside(
+        "
+server: {address: 0.0.0.0, port: 8443, ssl: {certificate: 'file:/etc/tls/a.pem', certificate-private-key: b.pem,
+                                             client-auth: none, protocol: TLS}}
+spring.data.redis: {username: u, password: p, ssl.enabled: true, sentinel: {master: m, nodes: 'a:1, b:2', password: s}}
+",
+    )
+    .unwrap();
+    let Door { address, port, tls } = document.fixed.door;
+    assert_eq!((address.unwrap().to_string().as_str(), port), ("0.0.0.0", Some(8_443)));
+    let tls = tls.unwrap();
+    assert_eq!(tls.certificate.to_str(), Some("/etc/tls/a.pem"));
+    assert_eq!(tls.private_key.to_str(), Some("b.pem"));
+    assert_eq!(document.warnings, ["server.ssl.protocol means nothing here: it is TLS 1.2 and 1.3"]);
+    let redis = document.fixed.redis.unwrap();
+    assert_eq!((redis.username.as_str(), redis.password.expose(), redis.tls.enabled), ("u", "p", true));
+    assert_eq!((redis.master.as_str(), redis.sentinel_password.expose()), ("m", "s"));
+    assert_eq!(redis.sentinels, ["a:1", "b:2"]);
+    let off =
+        beside("server.ssl: {enabled: false, key-store: x}\nspring.redis: {host: h, ssl: true}").unwrap();
+    assert_eq!(off.fixed.door.tls, None);
+    assert!(off.fixed.redis.unwrap().tls.enabled);
+    let own = parse(
+        "server.tls: {certificate: a, private-key: b}\nroutes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]",
+    );
+    assert_eq!(own.unwrap().fixed.door.tls.unwrap().private_key.to_str(), Some("b"));
+}
+
+#[test]
+fn circuits_have_the_settings_that_stand_beside_the_routes() {
+    let document = parse(
+        "
+resilience4j:
+  circuitbreaker:
+    configs:
+      default: {sliding-window-size: 10, failure-rate-threshold: 40}
+      slow: {waitDurationInOpenState: 5s, slow-call-rate-threshold: 1}
+    instances:
+      shop: {base-config: slow, minimum-number-of-calls: 4, sliding-window-type: COUNT_BASED}
+  timelimiter.instances.shop.timeout-duration: 2s
+spring.cloud.gateway:
+  default-filters: [CircuitBreaker]
+  routes:
+    - {id: a, uri: 'no://op', predicates: [Path=/a], filters: [CircuitBreaker=shop]}
+    - id: b
+      uri: no://op
+      predicates: [Path=/b]
+      filters: [{name: CircuitBreaker, args: {name: shop, minimum_number_of_calls: 7}}]
+",
+    )
+    .unwrap();
+    let routing = &document.routing;
+    let written = |filter: &crate::routes::definition::Definition| filter.to_string();
+    assert_eq!(
+        written(&routing.default_filters[0]),
+        "CircuitBreaker failureRateThreshold=40,slidingWindowSize=10"
+    );
+    assert_eq!(
+        written(&routing.routes[0].filters[0]),
+        "CircuitBreaker minimumNumberOfCalls=4,name=shop,timeoutDuration=2s,waitDurationInOpenState=5s"
+    );
+    assert_eq!(
+        written(&routing.routes[1].filters[0]),
+        "CircuitBreaker minimum_number_of_calls=7,name=shop,timeoutDuration=2s,waitDurationInOpenState=5s"
+    );
+    assert_eq!(
+        document.warnings,
+        ["resilience4j.circuitbreaker.configs.slow.slow-call-rate-threshold means nothing here"]
+    );
+    let wrong = "resilience4j.circuitbreaker.configs.default.sliding-window-size: 0\n\
+                 spring.cloud.gateway.routes: [{id: a, uri: 'no://op', predicates: [Path=/a], filters: [CircuitBreaker=a]}]";
+    assert!(parse(wrong).unwrap_err().0[0].contains("slidingWindowSize"));
 }

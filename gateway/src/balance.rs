@@ -215,14 +215,23 @@ impl Balancer {
 
     /// No connection could be made: nothing was sent, and the next one would fail too.
     pub fn unreachable(&self, endpoint: &Endpoint) {
+        self.count("unreachable");
         self.avoid(endpoint, "no connection");
     }
 
     /// A connection broke or stayed silent with a request on it.
-    pub fn broke(&self, endpoint: &Endpoint) {
+    pub fn broke(&self, endpoint: &Endpoint, kind: &'static str) {
+        self.count(kind);
         if endpoint.failed() >= FAILURES_IN_A_ROW {
             self.avoid(endpoint, "broken answers in a row");
         }
+    }
+
+    fn count(&self, kind: &'static str) {
+        metrics::counter!(
+            "firstcome_gateway_upstream_failures_total", "upstream" => self.service.to_string(), "kind" => kind
+        )
+        .increment(1);
     }
 
     fn avoid(&self, endpoint: &Endpoint, reason: &'static str) {

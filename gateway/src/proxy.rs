@@ -184,14 +184,14 @@ impl Proxy {
                 None => {
                     let failure = Failure::of_connection(balancer.service(), error.into_error());
                     if matches!(failure, Failure::Broken { .. }) {
-                        balancer.broke(endpoint);
+                        balancer.broke(endpoint, "broken");
                     }
                     Sent::Failed(failure)
                 }
             },
             Err(_elapsed) if !progress.is_complete() => Sent::Failed(Failure::ClientSlow),
             Err(_elapsed) => {
-                balancer.broke(endpoint);
+                balancer.broke(endpoint, "silent");
                 Sent::Failed(Failure::Silent { service: balancer.service().to_owned() })
             }
         }

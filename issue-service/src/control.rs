@@ -8,7 +8,7 @@ pub(crate) enum Guard {
     ReadBack,
     /// Without: ISSUED is said on the doorman's word.
     LogDecides,
-    /// Without: the stock is looked at before membership.
+    /// Without: the stock is looked at before membership, so that it is gone for winners, too.
     MembershipFirst,
     /// Without: "no" is said without an end of the log that was asked for after the request arrived.
     EndOffset,
@@ -24,6 +24,10 @@ pub(crate) enum Guard {
     AckedOffset,
     /// Without: that the database has no row of a retired coupon's winner counts also before it has followed so far.
     IndexIsLevel,
+    /// Without: the winners of a retired coupon leave memory before the database has followed so far, and its word on them
+    /// counts all the same. One of the two alone is not enough: who left early is asked of the database, which says that
+    /// it does not know yet.
+    EvictLate,
     /// Without: ids are drawn from a counter in the database, which may be restored.
     #[cfg(test)]
     IdsByTime,
@@ -31,7 +35,7 @@ pub(crate) enum Guard {
 
 impl Guard {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::ReadBack,
         Self::LogDecides,
         Self::MembershipFirst,
@@ -42,6 +46,7 @@ impl Guard {
         Self::JoinersArrival,
         Self::AckedOffset,
         Self::IndexIsLevel,
+        Self::EvictLate,
         Self::IdsByTime,
     ];
 }

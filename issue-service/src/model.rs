@@ -190,7 +190,8 @@ fn breaks(guard: Guard) -> &'static [&'static str] {
         | Guard::EndOffset
         | Guard::JoinersArrival
         | Guard::AckedOffset
-        | Guard::IndexIsLevel => &["I7:"],
+        | Guard::IndexIsLevel
+        | Guard::EvictLate => &["I7:"],
     }
 }
 

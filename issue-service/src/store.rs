@@ -82,7 +82,8 @@ impl Won {
     pub(crate) fn judge(row: Option<Winner>, watermark: Watermark, retired_at: u64) -> Self {
         match row {
             Some(winner) => Self::Yes(winner),
-            None if watermark.next > retired_at || without(Guard::IndexIsLevel) => Self::No,
+            None if watermark.next > retired_at => Self::No,
+            None if without(Guard::IndexIsLevel) || without(Guard::EvictLate) => Self::No,
             None => Self::Unknown,
         }
     }

@@ -90,6 +90,8 @@ impl Telemetry {
             .add_global_label("service", service)
             .add_global_label("instance", instance)
             .install_recorder()?;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century are far below 2^52")]
+        metrics::gauge!("process_start_time_seconds").set(crate::clock::now_ms() as f64 / 1e3);
         Ok(Self { levels: Levels::new(&settings.log_level, handle), metrics: Metrics(metrics), provider })
     }
 

@@ -38,7 +38,7 @@ use console::style;
 use self::random::Random;
 use self::results::{Results, Setup, set_aside};
 use self::round::{Order, Round};
-use self::scenario::{ALL, SOAK, Scenario};
+use self::scenario::{ALL, Part, SOAK, SOAK_REPLICATED, Scenario};
 use self::stage::Stage;
 use crate::bench::machine;
 use crate::build::{Profile, workspace};
@@ -88,7 +88,7 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     let mut outcome = Ok(());
     for replicated in [false, true] {
         let part: Vec<_> = scenarios.iter().copied().filter(|it| it.replicated == replicated).collect();
-        let more = !replicated && wants_more(arguments);
+        let more = wants_more(arguments, replicated);
         if outcome.is_ok() && (more || !part.is_empty()) {
             let place = Place { folder: &folder, file: &file, replicated };
             outcome = on_a_stack(&place, arguments, &part, &mut results, (&interrupt, &progress));
@@ -105,8 +105,11 @@ pub(crate) fn chaos(arguments: &Chaos) -> Result<ExitCode> {
     }
 }
 
-/// Whether something is wanted that only the stack with one broker and one database does.
-fn wants_more(arguments: &Chaos) -> bool {
+/// Whether something is wanted of this stack that is not in the list of scenarios.
+fn wants_more(arguments: &Chaos, replicated: bool) -> bool {
+    if replicated {
+        return arguments.wants(SOAK_REPLICATED);
+    }
     let guards = guards::ALL.iter().map(|guard| guard.fault.name);
     arguments.controls || guards.chain([SOAK]).any(|name| arguments.wants(name))
 }
@@ -220,10 +223,7 @@ fn run(
         run.guards()?;
     }
     run.rounds(scenarios)?;
-    if !stack.is_replicated() && arguments.wants(SOAK) {
-        run.soak()?;
-    }
-    Ok(())
+    run.soak()
 }
 
 struct Run<'a> {
@@ -305,14 +305,19 @@ impl Run<'_> {
         record::count(self.results.of(scenario).filter(|round| round.counts()))
     }
 
-    /// Pairs by chance, until the time is over.
+    /// Pairs by chance, until this stack's share of the time is over: a third is the replicated one's.
     fn soak(&mut self) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(60 * self.arguments.minutes);
+        let replicated = self.stage.stack.is_replicated();
+        let (name, thirds) = if replicated { (SOAK_REPLICATED, 1) } else { (SOAK, 2) };
+        if !self.arguments.wants(name) {
+            return Ok(());
+        }
+        let until = Instant::now() + Duration::from_secs(self.arguments.minutes * 60 * thirds / 3);
         while Instant::now() < until {
-            let number = self.next_number(SOAK);
-            let mut random = Random::new(Random::of_round(self.arguments.seed, SOAK, number));
-            let pair = pair(&mut random);
-            self.round(SOAK, &pair, 0)?;
+            let number = self.next_number(name);
+            let mut random = Random::new(Random::of_round(self.arguments.seed, name, number));
+            let pair = pair(&mut random, replicated);
+            self.round(name, &pair, 0)?;
         }
         Ok(())
     }
@@ -347,13 +352,17 @@ impl Run<'_> {
     }
 }
 
-/// Two faults of different parts.
-fn pair(random: &mut Random) -> Vec<&'static Scenario> {
+/// Two faults of different parts. On the replicated stack the first is one of its own; what breaks the only broker, or
+/// the only database, breaks nothing there that has a name.
+fn pair(random: &mut Random, replicated: bool) -> Vec<&'static Scenario> {
     let any = |random: &mut Random, of: &[&'static Scenario]| {
         of[usize::try_from(random.below(of.len() as u64)).unwrap_or_default()]
     };
-    let all: Vec<&Scenario> = ALL.iter().filter(|it| !it.replicated).collect();
-    let first = any(random, &all);
+    let is_of_one = |it: &Scenario| matches!(it.part, Part::Kafka | Part::Mysql) && !it.replicated;
+    let here = |it: &&Scenario| if replicated { !is_of_one(it) } else { !it.replicated };
+    let all: Vec<&Scenario> = ALL.iter().filter(here).collect();
+    let begins: Vec<&Scenario> = all.iter().filter(|it| it.replicated == replicated).copied().collect();
+    let first = any(random, &begins);
     let others: Vec<&Scenario> = all.into_iter().filter(|it| it.part != first.part).collect();
     vec![first, any(random, &others)]
 }
@@ -381,22 +390,40 @@ fn tell(step: Step, of: &str, round: &Round) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// A thousand pairs.
+    fn pairs(seed: u64, replicated: bool) -> Vec<[&'static Scenario; 2]> {
+        let mut random = Random::new(seed);
+        let pairs = std::iter::repeat_with(|| pair(&mut random, replicated).try_into().ok().unwrap());
+        pairs.take(1_000).collect()
+    }
 
     #[test]
     fn pairs_are_of_different_parts_and_repeat_with_their_seed() {
-        let pairs = |seed| -> Vec<[&str; 2]> {
-            let mut random = Random::new(seed);
-            let mut next = || {
-                let pair = pair(&mut random);
-                assert_ne!(pair[0].part, pair[1].part);
-                assert!(pair.iter().all(|it| !it.replicated));
-                [pair[0].name, pair[1].name]
+        for replicated in [false, true] {
+            let names = |seed| -> Vec<[&str; 2]> {
+                pairs(seed, replicated).iter().map(|pair| pair.map(|it| it.name)).collect()
             };
-            (0..50).map(|_| next()).collect()
+            assert_eq!(names(1), names(1));
+            assert_ne!(names(1), names(2));
+            assert!(pairs(1, replicated).iter().all(|[one, other]| one.part != other.part));
+        }
+    }
+
+    #[test]
+    fn each_scenario_is_paired_on_the_stack_that_it_is_of() {
+        let paired = |replicated| -> BTreeSet<&str> {
+            pairs(1, replicated).iter().flatten().map(|it| it.name).collect()
         };
-        assert_eq!(pairs(1), pairs(1));
-        assert_ne!(pairs(1), pairs(2));
+        let of_one = |it: &&Scenario| !it.replicated;
+        assert_eq!(paired(false), ALL.iter().filter(of_one).map(|it| it.name).collect());
+        let elsewhere = ["kafka-kill", "kafka-stop", "mysql-kill", "mysql-stop"];
+        let names = ALL.iter().map(|it| it.name);
+        assert_eq!(paired(true), names.filter(|name| !elsewhere.contains(name)).collect());
+        assert!(pairs(1, true).iter().all(|[first, _]| first.replicated));
     }
 
     #[test]

@@ -186,8 +186,8 @@ pub(crate) struct Chaos {
     /// Rounds of each scenario that count [default: see --list]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rounds: Option<u32>,
-    /// How long `soak` goes on
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    /// How long the soaks go on; a third of it is the one's on the replicated stack
+    #[arg(long, value_name = "N", default_value_t = 45)]
     pub(crate) minutes: u64,
     /// Everything that is left to chance follows from it
     #[arg(long, value_name = "N", default_value_t = 1)]

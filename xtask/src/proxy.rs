@@ -108,6 +108,10 @@ impl Proxies {
     pub(crate) fn of(&self, server: &str) -> Result<&Arc<Proxy>> {
         self.proxies.get(server).with_context(|| format!("{server} has no proxy"))
     }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.proxies.values()
+    }
 }
 
 impl Drop for Proxies {

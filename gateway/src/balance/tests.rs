@@ -69,15 +69,36 @@ async fn one_broken_answer_is_no_reason_but_five_in_a_row_are() {
     let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1)]);
     let a = Arc::clone(balancer.endpoints.load().iter().find(|endpoint| endpoint.id() == "a").unwrap());
     for _ in 0..4 {
-        balancer.broke(&a);
+        balancer.broke(&a, "broken");
     }
     balancer.answered(&a, Duration::ZERO, false);
     for _ in 0..4 {
-        balancer.broke(&a);
+        balancer.broke(&a, "broken");
     }
     assert_eq!(picks(&balancer), ["a", "b"]);
-    balancer.broke(&a);
+    balancer.broke(&a, "broken");
     assert_eq!(picks(&balancer), ["b"]);
+}
+
+#[test]
+fn each_failure_of_an_instance_is_counted_by_its_kind() {
+    let balancer = balancer(&[instance("a", 1, 1)]);
+    let a = balancer.pick(&[]).unwrap();
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        balancer.unreachable(&a);
+        balancer.broke(&a, "silent");
+        balancer.broke(&a, "silent");
+        balancer.answered(&a, Duration::ZERO, true);
+    });
+    let text = recorder.handle().render();
+    let mut counted: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    counted.sort_unstable();
+    let of = |kind: &str, number: u32| {
+        format!("firstcome_gateway_upstream_failures_total{{upstream=\"s\",kind=\"{kind}\"}} {number}")
+    };
+    assert_eq!(counted, [of("silent", 2), of("unreachable", 1)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,7 +136,7 @@ impl Partition {
         let inner = self.inner.lock();
         let coupon = inner.ledger.coupon(coupon);
         let stock_first = without(Guard::MembershipFirst)
-            && coupon.is_some_and(|coupon| coupon.refusal(at) == Some(Decision::SoldOut));
+            && coupon.is_some_and(|coupon| coupon.count() >= coupon.definition.stock);
         if let Some(winner) = coupon.and_then(|coupon| coupon.winners.get(user))
             && !stock_first
         {

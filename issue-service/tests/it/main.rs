@@ -10,4 +10,5 @@ mod log;
 mod reconciler;
 mod retirement;
 mod sink;
+mod store;
 mod system;

@@ -272,6 +272,24 @@ async fn a_database_that_contradicts_itself_is_not_believed() {
     eventually("the partition is left alone", async || !consumer.is_sound()).await;
 }
 
+/// A row that the log has just decided can't be there: somebody else has written into the tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_exists_already_stops_its_partition() {
+    let system = System::start().await;
+    let serving = system.serving().await;
+    let coupon = system.coupon_in(&[&serving], 0, 5).await;
+    let strange = sqlx::query("INSERT INTO coupon_issues VALUES (?, ?, 9, 0, 0)");
+    let user = users(1).next().unwrap();
+    strange.bind(coupon.0).bind(user.0).execute(&system.pool).await.unwrap();
+    let consumer = system.consuming();
+    eventually("it is running", async || consumer.is_running()).await;
+    let Outcome::Issued(_) = serving.claims.claim(coupon, user).await else { panic!("not issued") };
+    eventually("the partition has stopped", async || !consumer.is_sound()).await;
+    let other = system.coupon_in(&[&serving], 1, 5).await;
+    race(&[&serving], other, users(3), 1).await;
+    eventually("the other is written", async || system.rows(other).await.len() == 3).await;
+}
+
 /// The window is judged by the broker's clock, so a log that takes the clients' word for it is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_times_are_not_the_broker_s_is_refused() {

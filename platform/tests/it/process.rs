@@ -175,7 +175,9 @@ async fn a_signal_stops_in_order_and_what_was_begun_is_answered() {
         assert_eq!((hello["coupon.id"].as_u64(), hello["trace_id"].as_str().unwrap().len()), (Some(7), 32));
         assert_eq!(get_text(format!("http://{admin}/actuator/health/readiness"), None).await.0, 200);
         let (_, metrics) = get_text(format!("http://{admin}/actuator/prometheus"), None).await;
-        assert!(metrics.contains("http_server_requests_seconds_bucket"), "{metrics}");
+        for name in ["http_server_requests_seconds_bucket", "process_start_time_seconds"] {
+            assert!(metrics.contains(name), "{metrics}");
+        }
         let (_, environment) = get_text(format!("http://{admin}/actuator/env"), Some(TOKEN)).await;
         assert!(environment.contains("******") && !environment.contains(SECRET), "{environment}");
         let slow = tokio::runtime::Handle::current().spawn(get_text(format!("http://{address}/slow"), None));

@@ -1,6 +1,6 @@
 //! A load's records, followed while it runs: how many claims are in flight right now, and what was answered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ pub(crate) struct Live {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Attempts without an answer by file and number, with the time of their sending.
-    open: HashMap<(usize, u64), u64>,
+    /// Attempts without an answer by file and number.
+    open: HashSet<(usize, u64)>,
     outcomes: BTreeMap<String, u64>,
 }
 
@@ -54,11 +54,6 @@ impl Live {
         self.with(|counts| counts.open.len())
     }
 
-    /// Claims in flight that were sent before this moment.
-    pub(crate) fn waiting_since(&self, unix_ms: u64) -> usize {
-        self.with(|counts| counts.open.values().filter(|sent| **sent < unix_ms).count())
-    }
-
     /// By the outcome's name in the record, or by the code of a refusal.
     pub(crate) fn outcome(&self, name: &str) -> u64 {
         self.with(|counts| counts.outcomes.get(name).copied().unwrap_or(0))
@@ -78,7 +73,7 @@ impl Counts {
     fn add(&mut self, file: usize, lines: &[Line]) {
         for line in lines {
             if let Some(number) = line.attempt {
-                self.open.insert((file, number), line.at);
+                self.open.insert((file, number));
             } else if let Some(number) = line.answer.filter(|_| !line.followed) {
                 self.open.remove(&(file, number));
                 *self.outcomes.entry(line.outcome.clone().unwrap_or_default()).or_default() += 1;
@@ -144,7 +139,6 @@ mod tests {
             .unwrap();
         }
         until(|| live.in_flight() == 2);
-        assert_eq!((live.waiting_since(51), live.waiting_since(52)), (0, 1));
         // Half of a line is no line yet.
         write!(files[0], "{{\"answer\":0,\"at\":60,\"outcome\":").unwrap();
         writeln!(files[1], "{{\"answer\":0,\"at\":60,\"status\":200,\"outcome\":\"ISSUED\"}}").unwrap();

@@ -16,9 +16,31 @@ pub(crate) struct Metrics(BTreeMap<(String, i32), Counters>);
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Counters {
     group: String,
-    /// Sums over all labels.
+    /// By name and labels, as they are written.
     values: BTreeMap<String, f64>,
 }
+
+impl Counters {
+    /// Of a name, or of a name and one label such as `name{label="value"}`: the sum over all other labels.
+    fn sum(&self, selector: &str) -> f64 {
+        let (name, label) = split(selector);
+        let of = |(what, value): (&String, &f64)| {
+            let (there, labels) = split(what);
+            let wanted = there == name && (label.is_empty() || labels.split(',').any(|it| it == label));
+            wanted.then_some(*value)
+        };
+        self.values.iter().filter_map(of).sum()
+    }
+}
+
+fn split(what: &str) -> (&str, &str) {
+    what.strip_suffix('}').and_then(|what| what.split_once('{')).unwrap_or((what, ""))
+}
+
+/// A histogram.
+const REQUESTS: &str = "http_server_requests_seconds";
+/// Of each process, by its own clock.
+const STARTED: &str = "process_start_time_seconds";
 
 /// For every service to answer on its admin port.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,10 +79,22 @@ impl Metrics {
             let status = child.status();
             let url = status.endpoint?.admin_url?;
             let text = http::get_text(&format!("{url}/actuator/prometheus")).ok()?;
-            let counters = Counters { group: child.spec.group.clone(), values: sums(&text) };
+            let counters = Counters { group: child.spec.group.clone(), values: values(&text) };
             Some(((child.spec.name.clone(), status.pid?), counters))
         });
         Self(read.collect())
+    }
+
+    /// When the process of an instance began by its own word, in unix milliseconds.
+    pub(crate) fn began(&self, instance: &str) -> Option<u64> {
+        let (_, counters) = self
+            .0
+            .iter()
+            .filter(|((name, _), _)| name == instance)
+            .max_by(|(_, one), (_, other)| one.sum(STARTED).total_cmp(&other.sum(STARTED)))?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of this century")]
+        let began = (counters.sum(STARTED) * 1_000.0) as u64;
+        Some(began).filter(|began| *began > 0)
     }
 
     /// By how much a counter has grown since, over all instances of a group.
@@ -72,13 +106,19 @@ impl Metrics {
     pub(crate) fn by_instance(&self, since: &Self, group: &str, name: &str) -> BTreeMap<String, u64> {
         let mut grown = BTreeMap::new();
         for (process, counters) in self.0.iter().filter(|(_, counters)| counters.group == group) {
-            let value = |counters: &Counters| counters.values.get(name).copied().unwrap_or(0.0);
-            let before = since.0.get(process).map_or(0.0, value);
+            let before = since.0.get(process).map_or(0.0, |counters| counters.sum(name));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small")]
-            let by = (value(counters) - before).max(0.0) as u64;
+            let by = (counters.sum(name) - before).max(0.0) as u64;
             *grown.entry(process.0.clone()).or_default() += by;
         }
         grown
+    }
+
+    /// How many requests an instance has answered since that took it longer than a bound of the histogram, in seconds.
+    pub(crate) fn slower(&self, since: &Self, group: &str, instance: &str, bound: &str) -> u64 {
+        let grown = |name: &str| self.by_instance(since, group, name).get(instance).copied().unwrap_or(0);
+        let within = grown(&format!("{REQUESTS}_bucket{{le=\"{bound}\"}}"));
+        grown(&format!("{REQUESTS}_count")).saturating_sub(within)
     }
 
     /// The same over all services.
@@ -90,15 +130,13 @@ impl Metrics {
 }
 
 /// Of lines such as `firstcome_claims_total{outcome="issued"} 7`.
-fn sums(text: &str) -> BTreeMap<String, f64> {
-    let mut sums = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((what, value)) = line.rsplit_once(' ') else { continue };
-        let Ok(value) = value.parse::<f64>() else { continue };
-        let name = what.split('{').next().unwrap_or(what);
-        *sums.entry(name.to_owned()).or_default() += value;
-    }
-    sums
+fn values(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let values = lines.filter_map(|line| {
+        let (what, value) = line.rsplit_once(' ')?;
+        Some((what.to_owned(), value.parse::<f64>().ok()?))
+    });
+    values.collect()
 }
 
 #[cfg(test)]
@@ -108,16 +146,32 @@ mod tests {
     fn metrics(instances: &[(&str, i32, &str)]) -> Metrics {
         let of = |(name, pid, text): &(&str, i32, &str)| {
             let group = name.rsplit_once('-').unwrap().0.to_owned();
-            (((*name).to_owned(), *pid), Counters { group, values: sums(text) })
+            (((*name).to_owned(), *pid), Counters { group, values: values(text) })
         };
         Metrics(instances.iter().map(of).collect())
     }
 
     #[test]
     fn counters_are_summed_over_labels() {
-        let text =
-            "# TYPE a_total counter\na_total{x=\"1\"} 7\na_total{x=\"2 3\"} 35\nab_total 9\nnonsense\n";
-        assert_eq!(sums(text), [("a_total".to_owned(), 42.0), ("ab_total".to_owned(), 9.0)].into());
+        let text = "# TYPE a_total counter\na_total{x=\"1\",y=\"1\"} 7\na_total{x=\"2 3\"} 35\nab_total 9\nnonsense\n";
+        let counters = Counters { group: String::new(), values: values(text) };
+        let sums =
+            ["a_total", "ab_total", "a_total{x=\"1\"}", "a_total{y=\"1\"}", "a_total{x=\"2\"}", "b_total"];
+        assert_eq!(sums.map(|selector| counters.sum(selector)), [42.0, 9.0, 7.0, 7.0, 0.0, 0.0]);
+    }
+
+    /// A process that is there still has not begun anew, whatever else happens to it.
+    #[test]
+    fn a_process_says_when_it_began() {
+        let began = |metrics: &Metrics| metrics.began("gateway-1");
+        let before = metrics(&[("gateway-1", 1, "process_start_time_seconds{instance=\"gateway-1\"} 1.5\n")]);
+        assert_eq!((began(&before), before.began("gateway-2")), (Some(1_500), None));
+        let after = [
+            ("gateway-1", 1, "process_start_time_seconds 1.5"),
+            ("gateway-1", 2, "process_start_time_seconds 9"),
+        ];
+        assert_eq!(began(&metrics(&after)), Some(9_000));
+        assert_eq!(began(&metrics(&[("gateway-1", 1, "a 1")])), None);
     }
 
     #[test]
@@ -129,5 +183,21 @@ mod tests {
         assert_eq!(after.by_instance(&before, "issue", "a"), each);
         assert_eq!(after.grown(&before, "issue", "b"), 0);
         assert_eq!((after.grown_anywhere(&before, "a"), after.grown_anywhere(&before, "b")), (8, 1));
+    }
+
+    #[test]
+    fn requests_that_took_long_are_told_by_the_instance_that_held_them_up() {
+        let text = |within: u64, all: u64| {
+            let of = |status: u64, le: &str, count: u64| {
+                format!("http_server_requests_seconds_bucket{{status=\"{status}\",le=\"{le}\"}} {count}\n")
+            };
+            let count = format!("http_server_requests_seconds_count{{status=\"200\"}} {all}\n");
+            of(200, "2", 0) + &of(200, "5", within) + &of(200, "10", all) + &of(200, "+Inf", all) + &count
+        };
+        let both = |one: &str, other: &str| metrics(&[("issue-1", 1, one), ("issue-2", 2, other)]);
+        let before = both(&text(10, 12), &text(10, 10));
+        let after = both(&text(20, 22), &text(20, 23));
+        let slower = |instance| after.slower(&before, "issue", instance, "5");
+        assert_eq!((slower("issue-1"), slower("issue-2"), slower("issue-3")), (0, 3, 0));
     }
 }

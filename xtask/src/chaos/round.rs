@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,8 @@ pub(crate) struct Order<'a> {
 pub(crate) fn run(stage: &Stage, order: &Order<'_>, step: &Step) -> Result<Round> {
     let Order { scenario, number, seed, rate, faults } = *order;
     let folder = stage.rounds.join(format!("{scenario}-{number}"));
-    let seconds = faults.iter().map(|fault| fault.seconds).max().unwrap_or_default();
+    let lead = lead(faults);
+    let seconds = faults.iter().map(|fault| fault.seconds + lead - fault.lead).max().unwrap_or_default();
     step.say("gathering the crowd");
     let mut sale = Sale::open(stage, Shape { rate, seconds }, &folder, scenario)?;
     step.say("the sale is on");
@@ -187,11 +189,17 @@ impl Round {
     }
 }
 
+/// All wait for the one that takes longest before it can strike, in seconds.
+fn lead(faults: &[&Scenario]) -> u64 {
+    faults.iter().map(|fault| fault.lead).max().unwrap_or_default()
+}
+
 /// Every fault in a thread of its own.
 fn strike(stage: &Stage, live: &Live, sale: &Sale<'_>, order: &Order<'_>) -> Result<Vec<Struck>> {
     let one = |index: u64, fault: &Scenario| -> Struck {
         let random = Random::new(order.seed.wrapping_add(index));
         let mut site = Site::new(stage, live, sale, random, order.faults.len() == 1);
+        site.lead = Duration::from_secs(lead(order.faults));
         let outcome = (fault.strike)(&mut site);
         let Site { struck, lifted, signs, expected, broken, .. } = site;
         let time = outcome

@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     pub(crate) replicated: bool,
     /// Of the load: long enough for the sale to go on when the fault is over.
     pub(crate) seconds: u64,
+    /// Of the load, before it can strike: what else strikes in the same sale waits as long.
+    pub(crate) lead: u64,
     pub(crate) strike: fn(&mut Site<'_>) -> Result<()>,
 }
 
@@ -47,7 +49,7 @@ impl Scenario {
         strike: fn(&mut Site<'_>) -> Result<()>,
         what: &'static str,
     ) -> Self {
-        Self { name, what, part, rounds: 5, ci: false, replicated: false, seconds, strike }
+        Self { name, what, part, rounds: 5, ci: false, replicated: false, seconds, lead: 0, strike }
     }
 
     const fn often(mut self) -> Self {
@@ -60,14 +62,21 @@ impl Scenario {
         self
     }
 
+    const fn leading(mut self, seconds: u64) -> Self {
+        self.lead = seconds;
+        self
+    }
+
     const fn in_ci(mut self) -> Self {
         self.ci = true;
         self
     }
 }
 
-/// The name of the scenario that is made of two others.
+/// The names of those that are made of two others, on either stack.
 pub(crate) const SOAK: &str = "soak";
+pub(crate) const SOAK_REPLICATED: &str = "soak-replicated";
+const SOAKS: [&str; 2] = [SOAK, SOAK_REPLICATED];
 
 pub(crate) static ALL: &[Scenario] = &[
     Scenario::new("redis-master-kill", Part::Redis, 12, redis::master_kill, "kill -9 of the Redis master")
@@ -337,13 +346,14 @@ pub(crate) static ALL: &[Scenario] = &[
         restored::restored,
         "the database is put back to a backup, a minute old, after which users, a coupon and a change came",
     )
+    .leading(restored::LOST.as_secs())
     .replicated(),
 ];
 
 /// Of these names, in the order of the list; all without any.
 pub(crate) fn chosen(names: &[String], ci: bool) -> Result<Vec<&'static Scenario>> {
     let controls = guards::ALL.iter().map(|guard| guard.fault.name);
-    let known: Vec<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).chain(controls).collect();
+    let known: Vec<&str> = ALL.iter().map(|it| it.name).chain(SOAKS).chain(controls).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("--scenario {unknown}: no such scenario; there are {}", known.join(", "));
     }
@@ -360,12 +370,12 @@ pub(crate) fn list() -> String {
         let ci = if scenario.ci { "yes" } else { "" };
         table.add_row([scenario.name, &scenario.rounds.to_string(), ci, scenario.what]);
     }
-    table.add_row([
-        SOAK,
-        "by --minutes",
-        "",
-        "two of the above at the same time, by chance, again and again",
-    ]);
+    for (soak, what) in SOAKS.into_iter().zip([
+        "two of the above at the same time, by chance, again and again, on one broker and one database",
+        "the same on three brokers and a database with a replica; one of the two is of those that take them",
+    ]) {
+        table.add_row([soak, "by --minutes", "", what]);
+    }
     for guard in guards::ALL {
         let rounds = format!("at most {}", guards::ROUNDS);
         table.add_row([guard.fault.name, &rounds, "", &format!("a control: {}", guard.fault.what)]);
@@ -386,8 +396,8 @@ mod tests {
     #[test]
     fn each_has_a_name_of_its_own() {
         let controls = guards::ALL.iter().map(|guard| guard.fault.name);
-        let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain([SOAK]).chain(controls).collect();
-        assert_eq!(distinct.len(), ALL.len() + 1 + guards::ALL.len());
+        let distinct: BTreeSet<&str> = ALL.iter().map(|it| it.name).chain(SOAKS).chain(controls).collect();
+        assert_eq!(distinct.len(), ALL.len() + SOAKS.len() + guards::ALL.len());
         assert!(distinct.iter().all(|name| list().contains(name)));
     }
 
@@ -411,7 +421,7 @@ mod tests {
         assert_eq!(names(&chosen(&some, false).unwrap()), ["redis-wiped", "kafka-kill"]);
         let ci = chosen(&[], true).unwrap();
         assert!(ci.iter().all(|it| it.ci) && (5..ALL.len()).contains(&ci.len()));
-        for other in [SOAK, "without-read-back"] {
+        for other in SOAKS.into_iter().chain(["without-read-back"]) {
             assert!(chosen(&[other.to_owned()], false).unwrap().is_empty());
         }
         let error = chosen(&["kafka".to_owned()], false).err().unwrap().to_string();

@@ -31,6 +31,8 @@ const CROWD_PATIENCE: Duration = Duration::from_secs(3);
 const FELT_WITHIN: Duration = Duration::from_secs(15);
 /// For a point to be reached with enough claims under way.
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
+/// A coupon can't be changed while the coupon service, its database or the gateway is away.
+const CHANGED_WITHIN: Duration = Duration::from_secs(60);
 const SIGNS_EVERY: Duration = Duration::from_millis(250);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
@@ -54,6 +56,8 @@ pub(crate) struct Site<'a> {
     pub(crate) random: Random,
     /// Nothing else strikes in this sale.
     pub(crate) alone: bool,
+    /// What it waits before the moment, for what strikes with it.
+    pub(crate) lead: Duration,
     pub(crate) expected: Expected,
     /// Unix milliseconds.
     pub(crate) struck: Option<u64>,
@@ -84,6 +88,7 @@ impl<'a> Site<'a> {
             stock: sale.stock,
             random,
             alone,
+            lead: Duration::ZERO,
             expected: Expected::All,
             struck: None,
             lifted: None,
@@ -98,7 +103,7 @@ impl<'a> Site<'a> {
     /// Comes in the middle of the sale, with many claims in flight: the next line is the fault.
     pub(crate) fn moment(&mut self) -> Result<()> {
         let chance = Duration::from_millis(self.random.below(1_000));
-        let at = self.begun + SALE_FIRST + chance;
+        let at = self.begun + self.lead + SALE_FIRST + chance;
         self.until(at)?;
         // Another fault of the same sale may have struck already.
         self.before = self.at_begin.newer(&self.stage.stack);
@@ -198,6 +203,24 @@ impl<'a> Site<'a> {
         self.sign(&format!("{counter} rose in {group}"), |site| site.grown(group, counter) > 0)
     }
 
+    /// The sign that a process is another one since the strike, by its own word.
+    pub(crate) fn anew_sign(&mut self, child: &Child) -> Result<()> {
+        let struck = self.struck.context("nothing has struck yet")?;
+        let name = &child.spec.name;
+        self.sign(&format!("{name} has begun after the strike, by its metrics"), |site| {
+            Metrics::read(&site.stage.stack).began(name).is_some_and(|began| began > struck)
+        })
+    }
+
+    /// The sign that requests which were under way in an instance took it longer than a bound of its histogram.
+    pub(crate) fn slow_sign(&mut self, child: &Child, bound: &str) -> Result<()> {
+        let spec = &child.spec;
+        let what = format!("requests have taken {} more than {bound} s, by its metrics", spec.name);
+        self.sign(&what, |site| {
+            Metrics::read(&site.stage.stack).slower(&site.before, &spec.group, &spec.name, bound) > 0
+        })
+    }
+
     /// By how much a counter has grown since just before the strike.
     pub(crate) fn grown(&self, group: &str, counter: &str) -> u64 {
         Metrics::read(&self.stage.stack).grown(&self.before, group, counter)
@@ -253,13 +276,19 @@ impl<'a> Site<'a> {
         redis::master(&self.stage.stack.ports).context("no Sentinel names a master")
     }
 
-    /// Waits for the moment and changes the coupon.
-    pub(crate) fn change(&mut self, change: impl FnOnce() -> Result<Value>) -> Result<()> {
+    /// Waits for the moment and changes the coupon; again, where what else strikes in this sale is in the way.
+    pub(crate) fn change(&mut self, mut change: impl FnMut() -> Result<Value>) -> Result<()> {
         let url = format!("{}/coupons/{}", self.stage.gateway, self.coupon);
         // Before the moment: to log in takes a while.
         let token = self.stage.admin_token()?;
         self.moment()?;
-        self.stage.client.patch(&url, &token, &change()?)?.expect(200, "change the coupon")?;
-        Ok(())
+        let mut once = || -> Result<()> {
+            self.stage.client.patch(&url, &token, &change()?)?.expect(200, "change the coupon")?;
+            Ok(())
+        };
+        if self.alone {
+            return once();
+        }
+        self.wait_for("the coupon is changed", CHANGED_WITHIN, |_| once().ok())
     }
 }

@@ -106,8 +106,8 @@ Examples:
   cargo xtask chaos --scenario mysql-failover-busy --rounds 3
   # take the guards out of the services, one after another: what breaks then has to be found
   cargo xtask chaos --controls
-  # two faults at a time, by chance
-  cargo xtask chaos --scenario soak --minutes 10 --seed 7
+  # two faults at a time, by chance; a third of the minutes on the stack with three brokers
+  cargo xtask chaos --scenario soak --scenario soak-replicated --minutes 15 --seed 7
 
 Ctrl-C thaws what is frozen, opens what is cut and stops everything; the rounds that were done are kept. It ends with 0 \
 if no promise was broken, else with 1.";

@@ -11,13 +11,10 @@ use crate::proxy::{Effect, Imposed, Proxy, Source, Way};
 const CUTS: u32 = 5;
 const CUT: Duration = Duration::from_millis(100);
 const BETWEEN_CUTS: Duration = Duration::from_secs(1);
-const SERVERS: [&str; 9] =
-    ["redis-1", "redis-2", "redis-3", "sentinel-1", "sentinel-2", "sentinel-3", "kafka", "mysql", "consul"];
 
 pub(crate) fn cut(site: &mut Site<'_>) -> Result<()> {
     let proxies = &site.stage.stack.proxies;
-    let proxies =
-        SERVERS.map(|server| proxies.of(server).cloned()).into_iter().collect::<Result<Vec<_>>>()?;
+    let proxies: Vec<_> = proxies.all().cloned().collect();
     let broken = || proxies.iter().map(|proxy| proxy.broken()).sum::<u64>();
     let before = broken();
     site.moment()?;

@@ -11,7 +11,7 @@ use crate::chaos::site::{Expected, Site};
 use crate::first_coupon::{create, login};
 
 /// Between the backup and the loss of everything after it.
-const LOST: Duration = Duration::from_secs(60);
+pub(crate) const LOST: Duration = Duration::from_secs(60);
 /// For a thing that is done in this time, or has to be possible after it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The ledger is asked every 30 s for the definitions in force.
@@ -27,8 +27,11 @@ pub(crate) fn restored(site: &mut Site<'_>) -> Result<()> {
     let backup = stack.back_up()?;
     let taken = Instant::now();
     let lost = Lost::make(site)?;
-    let raised = site.stock * 11 / 10;
-    raise(site, raised)?;
+    // What else strikes in this sale may be a change of its own.
+    let raised = Some(site.stock * 11 / 10).filter(|_| site.alone);
+    if let Some(stock) = raised {
+        raise(site, stock)?;
+    }
     let left = LOST.saturating_sub(taken.elapsed()) + Duration::from_millis(site.random.below(1_000));
     site.rest(left)?;
     let (primary, replica) = (stack.database()?, stack.replica()?);
@@ -45,15 +48,22 @@ pub(crate) fn restored(site: &mut Site<'_>) -> Result<()> {
     site.lift()?;
     went_back(site, committed, there)?;
     written_again(site, &primary, committed)?;
-    lost.judge(site)?;
-    let url = format!("{}/coupons/{}", site.stage.gateway, site.coupon);
-    site.promise(&format!("the coupon shows the stock in force, {raised}"), LEVEL_WITHIN, |site| {
-        let shown = site.stage.client.get(&url).ok()?;
-        (shown.body["quantity"].as_u64() == Some(raised)).then_some(())
-    })?;
+    let judged = lost.judge(site).and_then(|()| raised.map_or(Ok(()), |stock| shows(site, stock)));
+    // Whatever became of that: the next round takes a replica that follows.
     stack.renew_replica(followed)?;
     site.back(&replica)?;
-    stack.wait_in_step()
+    stack.wait_in_step()?;
+    judged
+}
+
+fn shows(site: &mut Site<'_>, stock: u64) -> Result<()> {
+    let url = format!("{}/coupons/{}", site.stage.gateway, site.coupon);
+    let what = format!("the coupon shows the stock in force, {stock}");
+    let shown = site.promise(&what, LEVEL_WITHIN, |site| {
+        let shown = site.stage.client.get(&url).ok()?;
+        (shown.body["quantity"].as_u64() == Some(stock)).then_some(())
+    });
+    shown.map(drop)
 }
 
 fn raise(site: &mut Site<'_>, stock: u64) -> Result<()> {
@@ -102,7 +112,8 @@ impl Lost {
             login(&site.stage.client, &site.stage.gateway, &winner.email, PASSWORD)
                 .is_err_and(|error| format!("{error:#}").contains("answered 401"))
         })?;
-        let token = site.stage.admin_token()?;
+        let token =
+            site.wait_for("the administrator logs in", PATIENCE, |site| site.stage.admin_token().ok())?;
         site.promise("the lost coupon is in no list and can't be changed", PATIENCE, |site| {
             // The newest come first.
             let list = site.stage.client.get(&format!("{}/coupons", site.stage.gateway)).ok()?;

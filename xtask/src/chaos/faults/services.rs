@@ -6,14 +6,16 @@ use anyhow::Result;
 
 use super::redis::forget_definition;
 use crate::chaos::site::Site;
-use crate::first_coupon::unix_ms;
+use crate::supervisor::Child;
 
-const CONSUMER: &str = "issue-consumer";
+pub(super) const CONSUMER: &str = "issue-consumer";
 pub(super) const ISSUE_SERVICE: &str = "issue-service";
 const ROWS: &str = "firstcome_sink_rows_total";
 const FROZEN: Duration = Duration::from_secs(5);
-/// Answers usually take a hundredth of it.
-pub(super) const SLOW: Duration = Duration::from_secs(1);
+/// The same as a bound of the histogram of requests: those that were under way before have taken more.
+pub(super) const FROZEN_BOUND: &str = "5";
+/// Into the sale, until it shows who writes the coupon's rows.
+const BEGUN: Duration = Duration::from_secs(1);
 /// Longer than `consumer.session-timeout`, so that others get the partitions and write them.
 const ZOMBIE: Duration = Duration::from_secs(10);
 const COUPON_SERVICE_AWAY: Duration = Duration::from_secs(10);
@@ -22,15 +24,17 @@ const COUPON_SERVICE_AWAY: Duration = Duration::from_secs(10);
 pub(crate) fn issue_service_kill(site: &mut Site<'_>) -> Result<()> {
     let instance = site.any(ISSUE_SERVICE)?;
     site.moment()?;
-    let before = got_no_good_answer(site);
     site.kill(&instance)?;
     site.back(&instance)?;
     site.lift()?;
-    site.sign("claims in its hands got no good answer", |site| got_no_good_answer(site) > before)
+    died(site, &instance, ISSUE_SERVICE)
 }
 
-pub(super) fn got_no_good_answer(site: &Site<'_>) -> u64 {
-    site.live.outcome("UNKNOWN") + site.live.outcome("REFUSED")
+/// An instance says that it is another process, and the gateway that requests broke off or found nobody.
+pub(super) fn died(site: &mut Site<'_>, instance: &Child, service: &str) -> Result<()> {
+    site.anew_sign(instance)?;
+    let counter = format!("firstcome_gateway_upstream_failures_total{{upstream=\"{service}\"}}");
+    site.counter_sign("gateway", &counter)
 }
 
 pub(crate) fn issue_service_stop(site: &mut Site<'_>) -> Result<()> {
@@ -38,15 +42,14 @@ pub(crate) fn issue_service_stop(site: &mut Site<'_>) -> Result<()> {
     site.moment()?;
     let frozen = site.freeze(&instance)?;
     site.rest(FROZEN)?;
-    let waiting = site.live.waiting_since(unix_ms()? - u64::try_from(SLOW.as_millis())?);
     drop(frozen);
     site.lift()?;
-    site.sign(&format!("{waiting} claims have waited more than {} s", SLOW.as_secs()), |_| waiting > 0)
+    site.slow_sign(&instance, FROZEN_BOUND)
 }
 
 /// The one that writes this coupon's rows dies when it reaches a point.
 pub(crate) fn consumer_kill(site: &mut Site<'_>, point: &str) -> Result<()> {
-    site.rest(SLOW)?;
+    site.rest(BEGUN)?;
     let writer = site.busiest(CONSUMER, ROWS)?;
     let pid = writer.pid()?;
     // No claim is ever under way in a consumer.
@@ -59,7 +62,7 @@ pub(crate) fn consumer_kill(site: &mut Site<'_>, point: &str) -> Result<()> {
 
 /// The writer stands still until its partitions are written by others, and then goes on where it was.
 pub(crate) fn consumer_zombie(site: &mut Site<'_>) -> Result<()> {
-    site.rest(SLOW)?;
+    site.rest(BEGUN)?;
     let writer = site.busiest(CONSUMER, ROWS)?;
     let name = writer.spec.name.clone();
     site.moment()?;
@@ -74,13 +77,11 @@ pub(crate) fn consumer_zombie(site: &mut Site<'_>) -> Result<()> {
 
 pub(crate) fn gateway_kill(site: &mut Site<'_>) -> Result<()> {
     let gateway = site.child("gateway")?;
-    let lost = |site: &Site<'_>| site.live.outcome("UNKNOWN") + site.live.outcome("NOT_SENT");
     site.moment()?;
-    let before = lost(site);
     site.kill(&gateway)?;
     site.back(&gateway)?;
     site.lift()?;
-    site.sign("claims got no answer", |site| lost(site) > before)
+    site.anew_sign(&gateway)
 }
 
 /// The coupon service is gone, the cached definition too, and an instance of the issue service starts anew without
@@ -94,10 +95,11 @@ pub(crate) fn coupon_service_away(site: &mut Site<'_>) -> Result<()> {
     forget_definition(site)?;
     let stack = &site.stage.stack;
     stack.supervisor.restart(&instance, Duration::from_secs(10), &stack.interrupt)?;
-    let answer = site.stage.client.get(&url)?;
+    // Somebody has to miss it.
+    site.stage.client.get(&url)?;
     site.rest(COUPON_SERVICE_AWAY)?;
     drop(held);
     site.back(&coupons)?;
     site.lift()?;
-    site.sign(&format!("the coupon could not be shown: {}", answer.status), |_| answer.status >= 500)
+    died(site, &coupons, "coupon-service")
 }

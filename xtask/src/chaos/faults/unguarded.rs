@@ -6,9 +6,10 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::redis::hole;
-use super::services::ISSUE_SERVICE;
+use super::services::{CONSUMER, ISSUE_SERVICE};
 use crate::chaos::control::empty_index;
 use crate::chaos::site::{Expected, Site};
+use crate::first_coupon::{now, rfc3339};
 use crate::proxy::{Effect, Imposed, Source, Way};
 use crate::servers::redis::NODES;
 
@@ -21,6 +22,12 @@ const KILLS: u32 = 2;
 const SOLD_OUT_WITHIN: Duration = Duration::from_secs(30);
 /// For what is in flight when the first user hears that all is gone.
 const QUIET: Duration = Duration::from_secs(2);
+/// Of the users, in percent, those who come first and win.
+const EARLY: std::ops::Range<usize> = 0..20;
+/// Seconds from the change until nobody can claim any more.
+const ENDS_IN: u64 = 2;
+/// The retirement is written a minute after that, as the services are set for it, in a round that begins every 5 s.
+const RETIRED: Duration = Duration::from_secs(75);
 /// For one instance to hear of a new stock at once; the other would ask within a second.
 const ANNOUNCED: Duration = Duration::from_millis(150);
 
@@ -95,6 +102,31 @@ pub(crate) fn database_goes_back(site: &mut Site<'_>) -> Result<()> {
     sold_out(site)?;
     site.rest(QUIET)?;
     empty_index(site.stage)?;
+    site.lift()
+}
+
+/// Nothing breaks.
+pub(crate) fn winners_ask_again(site: &mut Site<'_>) -> Result<()> {
+    site.moment()?;
+    sold_out(site)?;
+    site.rest(QUIET)?;
+    site.sale.ask_meanwhile(EARLY)?;
+    site.lift()
+}
+
+/// No winner of the coupon is a row when it is over and retired.
+pub(crate) fn retired_while_nobody_writes(site: &mut Site<'_>) -> Result<()> {
+    let consumers = site.stage.stack.supervisor.find(CONSUMER)?;
+    let held = consumers.iter().map(|consumer| site.kill_and_hold(consumer));
+    let held = held.collect::<Result<Vec<_>>>()?;
+    site.expected = Expected::Shut;
+    site.change(|| Ok(json!({"endsAt": rfc3339(now()? + ENDS_IN)})))?;
+    site.rest(RETIRED)?;
+    site.sale.ask_meanwhile(EARLY)?;
+    drop(held);
+    for consumer in &consumers {
+        site.back(consumer)?;
+    }
     site.lift()
 }
 

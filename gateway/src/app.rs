@@ -20,6 +20,7 @@ use platform::http::server::Edge;
 use platform::identity::IdentitySigner;
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
 use platform::redis::Redis;
+use tokio_util::sync::CancellationToken;
 
 use crate::access_log::Entry;
 use crate::auth::Authenticator;
@@ -63,10 +64,14 @@ pub struct Gateway {
     auth: Authenticator,
     proxy: Arc<Proxy>,
     in_flight: Arc<InFlightLimit>,
+    /// Requests whose bodies are being read before they have a place.
+    reading: Arc<InFlightLimit>,
+    tunnels: Arc<InFlightLimit>,
     shares: Arc<FairShare>,
     rates: RateLimiter,
     discovery: Arc<Discovery>,
     clock: Clock,
+    stopping: CancellationToken,
     behind: Behind,
     settings: GatewaySettings,
 }
@@ -150,10 +155,13 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
         auth: Authenticator::new(&settings.jwt, jwks, revocations, signer, clock.clone(), behind),
         proxy,
         in_flight: InFlightLimit::new(settings.limits.in_flight),
+        reading: InFlightLimit::new(settings.limits.reading),
+        tunnels: InFlightLimit::new(settings.limits.websockets),
         shares: FairShare::new(settings.limits.in_flight_per_user),
         rates: RateLimiter::new(redis, &lifecycle),
         discovery,
         clock,
+        stopping: lifecycle.stopping(),
         behind,
         settings,
     });

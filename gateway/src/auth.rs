@@ -146,6 +146,13 @@ impl Authenticator {
         }
     }
 
+    /// Whether a token that let something in still would: not expired, its key not withdrawn, its login not ended.
+    pub fn still_holds(&self, verified: &Verified) -> bool {
+        verified.is_valid(self.clock.now_ms())
+            && verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid))
+            && !verified.session().is_some_and(|session| self.revocations.is_revoked(session))
+    }
+
     #[cfg(test)]
     pub(crate) fn revocations(&self) -> &Revocations {
         &self.revocations

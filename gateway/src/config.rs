@@ -128,6 +128,11 @@ pub struct LimitSettings {
     pub in_flight: usize,
     /// Of them one user's; 429 `RATE_LIMITED` beyond.
     pub in_flight_per_user: u32,
+    /// Requests whose bodies are being read before they have a place, each holding as much of it as has come; 503
+    /// `OVERLOADED` beyond.
+    pub reading: usize,
+    /// WebSockets open at once, which take no place in flight; 503 `OVERLOADED` beyond.
+    pub websockets: usize,
     /// Bytes of a request's body, announced or not; 413 beyond. `server.body-limit` counts for nothing here: this
     /// one is judged where the access line is written.
     #[serde(with = "size")]
@@ -179,8 +184,17 @@ impl Default for LimitSettings {
     fn default() -> Self {
         // At 5 ms a request this is 800,000 a second: more in flight means that something stands still.
         // A thirty-second of that for one: more than any browser or phone opens, and no help in taking all.
+        // More than the connections that the door has by default: only HTTP/2 can begin so many. Of the API's bodies
+        // these are 256 MiB at most, of the largest that are read as a whole 1 GiB.
+        // A WebSocket holds two connections and two buffers of 8 KiB; four fifths of the door's connections are left.
         // The largest request of the API is far below 1 KiB.
-        Self { in_flight: 4_096, in_flight_per_user: 128, request_body: 16 * 1024 }
+        Self {
+            in_flight: 4_096,
+            in_flight_per_user: 128,
+            reading: 16_384,
+            websockets: 2_000,
+            request_body: 16 * 1024,
+        }
     }
 }
 
@@ -280,6 +294,9 @@ impl Settings for GatewaySettings {
         }
         if self.limits.in_flight_per_user == 0 {
             problems.add("limits.in-flight-per-user", "must be at least 1");
+        }
+        if self.limits.reading == 0 {
+            problems.add("limits.reading", "must be at least 1");
         }
         for (path, problem) in self.routing().check() {
             problems.add(&path, problem);

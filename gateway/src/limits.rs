@@ -103,8 +103,8 @@ impl Drop for FairPermit {
 #[derive(Debug)]
 pub struct Permits {
     gateway: Permit,
-    _user: Option<FairPermit>,
-    _route: Option<Permit>,
+    user: Option<FairPermit>,
+    route: Option<Permit>,
 }
 
 impl Permits {
@@ -115,7 +115,7 @@ impl Permits {
         user: Option<FairPermit>,
         route: Option<&Arc<InFlightLimit>>,
     ) -> Result<Self, Problem> {
-        Ok(Self { gateway, _user: user, _route: route.map(InFlightLimit::admit).transpose()? })
+        Ok(Self { gateway, user, route: route.map(InFlightLimit::admit).transpose()? })
     }
 }
 
@@ -124,6 +124,12 @@ impl Permits {
     #[must_use]
     pub fn gateway(self) -> Permit {
         self.gateway
+    }
+
+    /// Gives the gateway's place back, for what has taken one of another kind.
+    #[must_use]
+    pub fn beside_gateway(self) -> (Option<FairPermit>, Option<Permit>) {
+        (self.user, self.route)
     }
 }
 

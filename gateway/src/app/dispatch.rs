@@ -178,6 +178,7 @@ impl Gateway {
         let idle = self.settings.upstream.body_idle_timeout;
         let mut request = request.map(|body| RequestBody::new(body, limit, idle));
         if too_large {
+            let _reading = self.reading.admit()?;
             return Err(request
                 .into_body()
                 .drain()
@@ -185,11 +186,12 @@ impl Gateway {
                 .map_or_else(Failure::from, |()| Failure::BodyTooLarge)
                 .into());
         }
-        let tunnel = tunnel::wanted(&mut request);
+        let tunnel = tunnel::wanted(&mut request, &self.tunnels, caller.as_ref())?;
         let (mut parts, mut body) = request.into_parts();
         // A small body is read before a place is taken: clients that send theirs byte by byte hold a connection each,
-        // and nothing else.
+        // and nothing else. How many may do so is bounded too, as one connection of HTTP/2 brings many.
         if limit <= SMALL_BODY && !body.is_complete() {
+            let _reading = self.reading.admit()?;
             body = RequestBody::whole(sending::whole(body).await?);
         }
         // Held until the last byte of the answer. Beyond the limit nobody waits: it would only make answers later.

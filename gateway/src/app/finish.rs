@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::Gateway;
 use crate::access_log::Entry;
+use crate::auth::Verified;
 use crate::cors::{self, Allowed};
 use crate::headers;
 use crate::limits::Permits;
@@ -93,7 +94,7 @@ impl Gateway {
 
     /// Tells the client that its service has agreed, and leaves both to each other.
     pub(super) fn switch(
-        &self,
+        self: &Arc<Self>,
         mut answer: Answer,
         permits: Permits,
         wanted: tunnel::Wanted,
@@ -108,7 +109,17 @@ impl Gateway {
         *response.headers_mut() = std::mem::take(headers);
         finish.complete(response.headers_mut());
         entry.status(StatusCode::SWITCHING_PROTOCOLS);
-        tunnel::open(wanted, answer, permits, entry);
+        let gateway = Arc::clone(self);
+        let ends = move |holder: Option<&Verified>| gateway.ends(holder);
+        tunnel::open(wanted, answer, permits, entry, ends);
         response
+    }
+
+    /// Why a tunnel that this caller has opened may not go on.
+    fn ends(&self, holder: Option<&Verified>) -> Option<&'static str> {
+        if self.stopping.is_cancelled() {
+            return Some("stopping");
+        }
+        holder.filter(|holder| !self.auth.still_holds(holder)).map(|_| "token ended")
     }
 }

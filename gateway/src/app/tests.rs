@@ -9,4 +9,6 @@ mod identity;
 mod issuers;
 mod reloads;
 mod resilience;
+mod stalls;
+mod tunnels;
 mod upstreams;

@@ -15,6 +15,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any budget of a handler.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client on a bad network takes something within that time; one that takes nothing does not want its answer.
+const WRITE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below the usual limit of open files, with room for everything else.
 const MAX_CONNECTIONS: usize = 10_000;
 /// The API's limit: no request of ours comes near it.
@@ -38,6 +40,9 @@ pub struct ServerSettings {
     /// From the request's head to the answer's head.
     #[serde(with = "super::duration")]
     pub request_timeout: Duration,
+    /// How long a client may take nothing of an answer that is there.
+    #[serde(with = "super::duration")]
+    pub write_idle_timeout: Duration,
     /// Connections beyond that wait in the backlog.
     pub max_connections: usize,
     #[serde(with = "super::size")]
@@ -69,6 +74,7 @@ impl Default for ServerSettings {
             port: 0,
             header_timeout: HEADER_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
+            write_idle_timeout: WRITE_IDLE_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
             body_limit: BODY_LIMIT,
             drain_delay: DRAIN_DELAY,
@@ -89,6 +95,9 @@ impl ServerSettings {
         }
         if self.request_timeout.is_zero() {
             problems.add("server.request-timeout", "must be longer than 0s");
+        }
+        if self.write_idle_timeout.is_zero() {
+            problems.add("server.write-idle-timeout", "must be longer than 0s");
         }
         if self.drain_delay + self.drain_timeout > MAX_DRAIN {
             problems.add("server.drain-timeout", "must with server.drain-delay be at most 6s");

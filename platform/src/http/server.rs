@@ -1,8 +1,10 @@
 //! The accept loop, and the drain. Invariant: a client that is slow to send its headers, a flood of connections or a
 //! stop can hold nothing up for longer than the settings say; a request that was begun is answered within the drain.
+//! A connection counts until its socket is closed, also after an upgrade.
 
 mod front;
 mod limit;
+mod stall;
 mod tls;
 
 use std::convert::Infallible;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +31,7 @@ pub(crate) use limit::{Aborted, TooLarge};
 pub(crate) use tls::check as check_tls;
 
 use crate::config::ServerSettings;
+use stall::{ClientSocket, Streams, Watched};
 use tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
@@ -52,6 +55,8 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_PONG: Duration = Duration::from_secs(5);
 /// An HTTP/2 connection without a request for so long is ended; there it is not the next head that is waited for.
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
+/// So many of these times an HTTP/2 connection may begin requests, an hour; its client makes a new one then.
+const HTTP2_IDLES: usize = 60;
 
 /// A port that is served.
 pub struct Server {
@@ -73,7 +78,22 @@ struct Shared {
     connections: TaskTracker,
     permits: Arc<Semaphore>,
     header_timeout: Duration,
+    write_idle_timeout: Duration,
     tls: Option<Tls>,
+}
+
+impl Shared {
+    fn new(settings: &ServerSettings) -> io::Result<Self> {
+        Ok(Self {
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            header_timeout: settings.header_timeout,
+            write_idle_timeout: settings.write_idle_timeout,
+            tls: settings.tls.as_ref().map(Tls::new).transpose()?,
+        })
+    }
 }
 
 impl Server {
@@ -89,20 +109,25 @@ impl Server {
         Self::start_as(settings, None, routers)
     }
 
+    /// The same for a service that is the [`Edge`].
+    ///
+    /// # Errors
+    /// When the port can't be had.
+    pub fn start_edge(
+        settings: &ServerSettings,
+        edge: Edge,
+        routers: impl Fn(usize) -> Router + Clone + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::start_as(settings, Some(edge), routers)
+    }
+
     /// The same for a service that may be the [`Edge`].
     pub(crate) fn start_as(
         settings: &ServerSettings,
         edge: Option<Edge>,
         routers: impl Fn(usize) -> Router + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            stop: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            connections: TaskTracker::new(),
-            permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
-            header_timeout: settings.header_timeout,
-            tls: settings.tls.as_ref().map(Tls::new).transpose()?,
-        });
+        let shared = Arc::new(Shared::new(settings)?);
         if let Some(tls) = shared.tls.clone() {
             let stop = shared.stop.clone();
             shared.connections.spawn(async move { stop.run_until_cancelled(tls.follow()).await });
@@ -242,19 +267,30 @@ pub struct Peer {
 async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc<Shared>) {
     // Answers are written whole: waiting to fill a packet would only delay them.
     let _ = SockRef::from(&stream).set_tcp_nodelay(true);
-    let Some(tls) = &shared.tls else {
-        let is_http2 = front.is_edge()
-            && shared
-                .stop
-                .run_until_cancelled(begins_http2(&stream, shared.header_timeout))
-                .await
-                .unwrap_or(false);
-        return converse(stream, is_http2, Peer { address, tls: false }, front, &shared).await;
-    };
-    // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the handshake.
-    let accepting = tokio::time::timeout(shared.header_timeout, tls.accept(stream));
-    if let Some(Ok(Ok((stream, is_http2)))) = shared.stop.run_until_cancelled(accepting).await {
-        converse(stream, is_http2, Peer { address, tls: true }, front, &shared).await;
+    let is_http2 = shared.tls.is_none()
+        && front.is_edge()
+        && shared
+            .stop
+            .run_until_cancelled(begins_http2(&stream, shared.header_timeout))
+            .await
+            .unwrap_or(false);
+    let (socket, closed) = ClientSocket::new(stream, shared.write_idle_timeout);
+    match &shared.tls {
+        None => converse(socket, is_http2, Peer { address, tls: false }, front, &shared).await,
+        Some(tls) => {
+            // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the
+            // handshake.
+            let accepting = tokio::time::timeout(shared.header_timeout, tls.accept(socket));
+            if let Some(Ok(Ok((stream, is_http2)))) = shared.stop.run_until_cancelled(accepting).await {
+                converse(stream, is_http2, Peer { address, tls: true }, front, &shared).await;
+            }
+        }
+    }
+    // As a rule it is closed by now; an upgrade takes it elsewhere.
+    tokio::select! {
+        biased;
+        _ = closed => {}
+        () = shared.cut.cancelled() => {}
     }
 }
 
@@ -288,14 +324,14 @@ where
             counted.fetch_add(1, Relaxed);
         }
         let answer = front.answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(answer.await.map(|body| Watched::new(body, is_http2))) }
     });
     let io = TokioIo::new(stream);
     // A token of its own: the shared one's lock would be met by every connection at every wake.
     let stop = shared.stop.child_token();
     // Errors of both are the client's: a reset, a head that is none, a header timeout.
     macro_rules! run {
-        ($connection:expr, $idle:expr) => {{
+        ($connection:expr, $idle:expr, $left:expr) => {{
             let mut connection = std::pin::pin!($connection);
             tokio::select! {
                 _ = connection.as_mut() => return,
@@ -308,13 +344,15 @@ where
             }
             tokio::select! {
                 _ = connection => {}
+                () = $left => {}
                 () = shared.cut.cancelled() => {}
             }
         }};
     }
     if is_http2 {
+        let streams = Streams::new(shared.write_idle_timeout);
         run!(
-            http2::Builder::new(TokioExecutor::new())
+            http2::Builder::new(streams.clone())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(HTTP2_STREAMS)
                 .max_pending_accept_reset_streams(HTTP2_RESETS)
@@ -322,7 +360,8 @@ where
                 .keep_alive_interval(HTTP2_PING)
                 .keep_alive_timeout(HTTP2_PONG)
                 .serve_connection(io, service),
-            until_idle(&requests, shared.header_timeout)
+            until_idle(&requests, shared.header_timeout),
+            streams.left()
         );
     } else {
         run!(
@@ -332,26 +371,28 @@ where
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(io, service)
                 .with_upgrades(),
-            std::future::pending::<bool>() // its header timeout does it
+            std::future::pending::<bool>(), // its header timeout does it
+            std::future::pending::<()>()    // and its socket
         );
     }
 }
 
-/// Waits until an HTTP/2 connection has been of no use for too long; true if it ever was.
+/// Waits until an HTTP/2 connection has been of no use for too long, or of use for long enough; true if it ever was.
 async fn until_idle(requests: &AtomicUsize, first: Duration) -> bool {
     tokio::time::sleep(first).await;
     let mut before = requests.load(Relaxed);
     if before == 0 {
         return false;
     }
-    loop {
+    for _ in 0..HTTP2_IDLES {
         tokio::time::sleep(HTTP2_IDLE).await;
         let now = requests.load(Relaxed);
         if now == before {
-            return true;
+            break;
         }
         before = now;
     }
+    true
 }
 
 #[cfg(test)]

@@ -138,6 +138,27 @@ async fn events_may_be_far_apart() {
 }
 
 #[tokio::test]
+async fn so_many_bodies_are_read_at_once_and_no_more() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"limits": {"reading": 1}, "upstream": {"body-idle-timeout": "1s"}}));
+    let app = setting.app();
+    let slow = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(stream::pending());
+    let slow = tower::ServiceExt::oneshot(app.clone(), sign_up(Body::from_stream(slow)));
+    let slow = tokio::runtime::Handle::current().spawn(slow);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let large = Request::post("/users/sign-up").header("content-length", LIMIT + 1);
+    let large = large.body(Body::from(vec![b'x'; LIMIT + 1])).unwrap();
+    for refused in [sign_up(chunks(1, 10)), large] {
+        let answer = setting.send(refused).await;
+        assert_eq!(answer.problem(), (503, "OVERLOADED".to_owned()));
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert_eq!(setting.get("/coupons").await.status, 200, "without a body there is nothing to read");
+    assert_eq!(slow.await.unwrap().unwrap().status(), 408);
+    assert_eq!(setting.send(sign_up(chunks(1, 10))).await.status, 200);
+}
+
+#[tokio::test]
 async fn who_sends_a_body_slowly_takes_no_place() {
     let mut setting = Setting::new().await;
     setting.configure(&json!({"limits": {"in-flight": 1}}));

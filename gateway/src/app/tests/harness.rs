@@ -16,9 +16,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use platform::clock::{self, Clock};
+use platform::config::ServerSettings;
 use platform::consul::Instance;
 use platform::health::Health;
-use platform::http::server::{Front, layered_edge};
+use platform::http::server::{Edge, Front, Server, layered_edge};
 use platform::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -42,7 +43,7 @@ pub(super) struct Setting {
     pub(super) signer: Signer,
     pub(super) services: HashMap<&'static str, watch::Sender<Arc<Vec<Instance>>>>,
     pub(super) settings: Value,
-    lifecycle: Lifecycle,
+    pub(super) lifecycle: Lifecycle,
     tasks: JoinSet<()>,
     app: Option<(Front, Arc<Gateway>)>,
 }
@@ -231,20 +232,7 @@ impl Setting {
 
     fn started(&mut self) -> (Front, Arc<Gateway>) {
         if self.app.is_none() {
-            let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
-            let fixed =
-                self.services.iter().map(|(name, sender)| ((*name).to_owned(), sender.subscribe())).collect();
-            let discovery =
-                Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), settings.balancing());
-            let (server, edge) = (settings.server.clone(), edge(&settings));
-            let parts = Parts {
-                discovery,
-                clock: self.clock.clone(),
-                lifecycle: self.lifecycle.clone(),
-                health: Health::new(),
-                redis: None,
-            };
-            let gateway = build(settings, parts).unwrap();
+            let (gateway, server, edge) = self.build();
             let front = layered_edge(router(Arc::clone(&gateway)), &server, edge);
             self.app = Some((front, gateway));
         }
@@ -270,6 +258,30 @@ impl Setting {
         });
         let avoided = all.filter(|instance| instance["avoided"] == true);
         avoided.map(|instance| instance["instance"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A gateway with a port, for what a request alone does not show.
+    pub(super) fn open(&mut self) -> (Arc<Gateway>, Server) {
+        self.configure(&json!({"server": {"port": 0, "workers": 0}}));
+        let (gateway, server, edge) = self.build();
+        let routed = router(Arc::clone(&gateway));
+        (gateway, Server::start_edge(&server, edge, move |_| routed.clone()).unwrap())
+    }
+
+    fn build(&self) -> (Arc<Gateway>, ServerSettings, Edge) {
+        let settings: GatewaySettings = serde_json::from_value(self.settings.clone()).unwrap();
+        let fixed =
+            self.services.iter().map(|(name, sender)| ((*name).to_owned(), sender.subscribe())).collect();
+        let discovery = Discovery::new(Source::Fixed(fixed), self.lifecycle.clone(), settings.balancing());
+        let (server, edge) = (settings.server.clone(), edge(&settings));
+        let parts = Parts {
+            discovery,
+            clock: self.clock.clone(),
+            lifecycle: self.lifecycle.clone(),
+            health: Health::new(),
+            redis: None,
+        };
+        (build(settings, parts).unwrap(), server, edge)
     }
 
     pub(super) fn token(&self) -> String {

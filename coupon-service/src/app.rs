@@ -7,14 +7,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use platform::clock::Clock;
 use platform::http::client::ServiceClient;
+use platform::http::description::{ProblemBody, Securities};
 use platform::id::IdGenerator;
 use platform::identity::{IdentitySigner, IdentityVerifier};
 use platform::lifecycle::{App, BoxError, Context, Lifecycle};
 use platform::redis::Redis;
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::cache::{Cache, SCRIPTS};
@@ -68,27 +68,10 @@ impl FromRef<AppState> for IdentityVerifier {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Firstcome coupons", description = "Limited coupons: definitions, and how many are left."),
+    components(schemas(ProblemBody)),
     modifiers(&Securities)
 )]
 struct Api;
-
-struct Securities;
-
-impl Modify for Securities {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme(
-            "bearer",
-            SecurityScheme::Http(
-                HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build(),
-            ),
-        );
-        components.add_security_scheme(
-            "identity",
-            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-Firstcome-Identity"))),
-        );
-    }
-}
 
 /// Every route. The platform adds tracing, problem rendering, limits and time-outs around it.
 pub fn build(state: AppState) -> Router {

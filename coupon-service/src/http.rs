@@ -7,6 +7,7 @@ use platform::identity::{ADMIN, Caller, IdentityVerifier, SERVICE};
 
 pub mod coupons;
 pub mod internal;
+pub mod refusals;
 
 /// Refuses everybody but an administrator, before the body is looked at; with the administrator's id.
 #[derive(Debug)]

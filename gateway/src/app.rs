@@ -34,6 +34,7 @@ use crate::forwarded::TrustedProxies;
 use crate::headers::Behind;
 use crate::limits::rate::{self, RateLimiter};
 use crate::limits::{FairShare, InFlightLimit};
+use crate::openapi::OpenApi;
 use crate::proxy::{Attempts, Proxy};
 use crate::reload;
 use crate::routes::uri::TargetUri;
@@ -70,6 +71,8 @@ pub struct Gateway {
     shares: Arc<FairShare>,
     rates: RateLimiter,
     discovery: Arc<Discovery>,
+    /// None: the API is not described here.
+    openapi: Option<Arc<OpenApi>>,
     clock: Clock,
     stopping: CancellationToken,
     behind: Behind,
@@ -149,6 +152,8 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
         let follow = Arc::clone(&revocations).follow(redis, name, clock.clone(), health, stop);
         lifecycle.spawn("revocations", follow);
     }
+    let openapi =
+        OpenApi::new(&settings.openapi.services, |service| discovery.service(service), &proxy).map(Arc::new);
     let signer = IdentitySigner::new(&settings.identity).with_clock(clock.clone());
     let gateway = Arc::new(Gateway {
         routing: ArcSwap::default(),
@@ -160,12 +165,17 @@ pub fn build(settings: GatewaySettings, parts: Parts) -> Result<Arc<Gateway>, Bo
         shares: FairShare::new(settings.limits.in_flight_per_user),
         rates: RateLimiter::new(redis, &lifecycle),
         discovery,
+        openapi,
         clock,
         stopping: lifecycle.stopping(),
         behind,
         settings,
     });
     gateway.route(&gateway.settings.routing()).map_err(|problems| listed(&problems))?;
+    if let Some(openapi) = gateway.openapi.clone() {
+        let follow = openapi.follow(Arc::clone(&gateway), lifecycle.background_stop());
+        lifecycle.spawn("API description", follow);
+    }
     Ok(gateway)
 }
 

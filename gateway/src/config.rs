@@ -39,6 +39,8 @@ pub struct GatewaySettings {
     pub upstream: UpstreamSettings,
     #[serde(default)]
     pub limits: LimitSettings,
+    #[serde(default)]
+    pub openapi: OpenApiSettings,
     pub routes: Vec<RouteDefinition>,
     /// Filters of every route.
     #[serde(default)]
@@ -137,6 +139,14 @@ pub struct LimitSettings {
     /// one is judged where the access line is written.
     #[serde(with = "size")]
     pub request_body: u64,
+}
+
+/// What is described at `/v3/api-docs` and `/swagger-ui.html`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct OpenApiSettings {
+    /// Whose `/openapi.json` it is made of; none: these paths are as any other.
+    pub services: Vec<String>,
 }
 
 /// Whether a route's requests need a token.

@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod forwarded;
 pub mod headers;
 pub mod limits;
+pub mod openapi;
 pub mod proxy;
 pub mod reload;
 pub mod rescue;

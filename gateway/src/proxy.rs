@@ -12,8 +12,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use platform::lifecycle::BoxError;
 use tokio::time::{Instant, timeout};
 
 use crate::balance::Balancer;
@@ -133,6 +136,21 @@ impl Proxy {
             Some(error) => Failure::Unreachable { service, error },
             None => Failure::NoInstance { service },
         })
+    }
+
+    /// A question of the gateway's own, within the caller's patience: waits for an instance where discovery has yet to
+    /// name one, and takes 200 with at most `max_bytes` for an answer.
+    pub async fn get(&self, balancer: &Balancer, path: &str, max_bytes: usize) -> Result<Bytes, BoxError> {
+        balancer.populated().await;
+        let request = Request::get(path).body(RequestBody::empty())?;
+        let answer = self.forward(balancer, request, &Plan::default(), &mut Attempts::default()).await?;
+        let status = answer.response.status();
+        if status != StatusCode::OK {
+            return Err(format!("status {status}").into());
+        }
+        let body = Limited::new(answer.response.into_body(), max_bytes).collect().await?.to_bytes();
+        answer.lease.release();
+        Ok(body)
     }
 
     async fn attempt(

@@ -77,6 +77,7 @@ pub fn settings(
             in_flight_per_user: u32::MAX,
             ..LimitSettings::default()
         },
+        openapi: crate::config::OpenApiSettings::default(),
         routes: routing.routes,
         default_filters: routing.default_filters,
         globalcors: routing.globalcors,

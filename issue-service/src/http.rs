@@ -3,27 +3,36 @@
 pub mod counts;
 pub mod issues;
 pub mod receipt;
+pub mod refusals;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use platform::http::description::{ProblemBody, Securities};
 use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::AppState;
 
 #[derive(Debug, OpenApi)]
 #[openapi(
-    info(title = "issue-service", description = "Claims on coupons, and what became of them."),
-    paths(issues::claim, issues::status, issues::mine),
-    components(schemas(receipt::Receipt, receipt::Status, issues::Claim, issues::Page))
+    info(title = "Firstcome claims", description = "Claims on coupons, and what became of them."),
+    components(schemas(ProblemBody)),
+    modifiers(&Securities)
 )]
 struct Api;
 
 pub fn router(state: AppState) -> Router {
-    Router::new()
-        .route("/coupon-issues", axum::routing::post(issues::claim))
-        .route("/coupon-issues/me", get(issues::mine))
-        .route("/coupon-issues/{coupon_id}/me", get(issues::status))
+    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(issues::claim))
+        .routes(routes!(issues::mine))
+        .routes(routes!(issues::status))
+        .split_for_parts();
+    let api = Arc::new(api);
+    router
         .route("/internal/counts", get(counts::counts))
-        .route("/openapi.json", get(|| async { axum::Json(Api::openapi()) }))
+        .route("/openapi.json", get(async move || axum::Json(Arc::clone(&api))))
         .with_state(state)
 }

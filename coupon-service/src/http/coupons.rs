@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use platform::clock::rfc3339;
+use platform::http::description::{Body, Refused, Values};
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Administrator;
+use super::refusals::{NoSuchCoupon, NotAdministrator, Retired};
 use crate::app::AppState;
 use crate::change;
 use crate::coupon::request::{Change, Draft, DraftInput};
@@ -46,12 +48,15 @@ struct CouponView {
     issued_quantity: u32,
     /// `quantity - issuedQuantity`.
     remaining_quantity: u32,
-    /// RFC 3339, UTC; the first moment at which it can be claimed.
+    /// UTC; the first moment at which it can be claimed.
+    #[schema(format = DateTime)]
     starts_at: String,
-    /// RFC 3339, UTC; the first moment at which it can't be claimed any more.
+    /// UTC; the first moment at which it can't be claimed any more.
+    #[schema(format = DateTime)]
     ends_at: String,
     state: CouponState,
-    /// RFC 3339, UTC; for clocks that count down to `startsAt`.
+    /// UTC; for clocks that count down to `startsAt`.
+    #[schema(format = DateTime)]
     server_time: String,
 }
 
@@ -72,30 +77,47 @@ impl CouponView {
     }
 }
 
+/// A coupon to be.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CreateCoupon {
-    /// 1 to 200 characters, not only blanks.
+    /// Not only blanks.
+    #[schema(min_length = 1, max_length = 200, pattern = r"\S")]
     name: String,
-    /// 1 to 10,000,000.
+    #[schema(minimum = 1, maximum = 10_000_000)]
     quantity: i64,
     /// RFC 3339; before `endsAt`.
+    #[schema(format = DateTime)]
     starts_at: String,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     ends_at: String,
     /// An id of the caller's own, carried along.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     event_id: Option<i64>,
 }
 
 /// Creates a coupon. It can be claimed from `startsAt` on.
 #[utoipa::path(
-    post, path = "/coupons", tag = "coupons", security(("bearer" = [])), request_body = CreateCoupon,
+    post, path = "/coupons", tag = "coupons", security(("bearer" = [])),
+    request_body(
+        content = CreateCoupon,
+        example = json!({
+            "name": "Early bird", "quantity": 1000, "startsAt": "2026-11-21T10:00:00.000Z",
+            "endsAt": "2026-11-22T10:00:00.000Z", "eventId": 7
+        })
+    ),
     responses(
-        (status = 201, description = "Created; Location names it", body = CouponView,
-            headers(("Location" = String, description = "Path of the coupon"))),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON"),
-        (status = 401, description = "UNAUTHENTICATED"),
-        (status = 403, description = "FORBIDDEN: not an administrator"),
+        (
+            status = 201, description = "Created; Location names it", body = CouponView,
+            headers(("Location" = String, description = "Path of the coupon")),
+            example = json!({
+                "couponId": 249_347_072_000_456_u64, "eventId": 7, "name": "Early bird", "quantity": 1000,
+                "issuedQuantity": 0, "remainingQuantity": 1000, "startsAt": "2026-11-21T10:00:00.000Z",
+                "endsAt": "2026-11-22T10:00:00.000Z", "state": "SCHEDULED", "serverTime": "2026-11-21T09:00:00.000Z"
+            })
+        ),
+        Refused<(Body, NotAdministrator)>
     )
 )]
 async fn create(
@@ -135,14 +157,18 @@ async fn create(
     Err(ApiError::Ids.into())
 }
 
+/// At least one of these.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UpdateCoupon {
-    /// 1 to 10,000,000. Below what is issued, what is issued takes force, and the answer says so.
+    /// Below what is issued, what is issued takes force, and the answer says so.
+    #[schema(minimum = 1, maximum = 10_000_000)]
     quantity: Option<i64>,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     starts_at: Option<String>,
     /// RFC 3339.
+    #[schema(format = DateTime)]
     ends_at: Option<String>,
     /// `true` refuses every claim from now on, `false` opens it again; who has the coupon keeps it.
     closed: Option<bool>,
@@ -150,15 +176,19 @@ struct UpdateCoupon {
 
 /// Raises or lowers the quantity, moves the window, closes. What is absent stays as it is. In force within 2 s.
 #[utoipa::path(
-    patch, path = "/coupons/{id}", tag = "coupons", security(("bearer" = [])), request_body = UpdateCoupon,
-    params(("id" = u64, Path, description = "The coupon's id")),
+    patch, path = "/coupons/{id}", tag = "coupons", security(("bearer" = [])),
+    request_body(content = UpdateCoupon, example = json!({"quantity": 2000})),
+    params(("id" = u64, Path, description = "The coupon's id", example = 249_347_072_000_456_u64)),
     responses(
-        (status = 200, description = "What is in force now", body = CouponView),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON"),
-        (status = 401, description = "UNAUTHENTICATED"),
-        (status = 403, description = "FORBIDDEN: not an administrator"),
-        (status = 404, description = "COUPON_NOT_FOUND"),
-        (status = 409, description = "COUPON_ENDED: retired, days after its end"),
+        (
+            status = 200, description = "What is in force now", body = CouponView,
+            example = json!({
+                "couponId": 249_347_072_000_456_u64, "eventId": 7, "name": "Early bird", "quantity": 2000,
+                "issuedQuantity": 12, "remainingQuantity": 1988, "startsAt": "2026-11-21T10:00:00.000Z",
+                "endsAt": "2026-11-22T10:00:00.000Z", "state": "OPEN", "serverTime": "2026-11-21T10:00:03.000Z"
+            })
+        ),
+        Refused<(Body, NotAdministrator, NoSuchCoupon, Retired)>
     )
 )]
 async fn update(
@@ -185,8 +215,18 @@ async fn update(
 /// A coupon, as it is now.
 #[utoipa::path(
     get, path = "/coupons/{id}", tag = "coupons",
-    params(("id" = u64, Path, description = "The coupon's id")),
-    responses((status = 200, body = CouponView), (status = 404, description = "COUPON_NOT_FOUND"))
+    params(("id" = u64, Path, description = "The coupon's id", example = 249_347_072_000_456_u64)),
+    responses(
+        (
+            status = 200, description = "The coupon", body = CouponView,
+            example = json!({
+                "couponId": 249_347_072_000_456_u64, "eventId": 7, "name": "Early bird", "quantity": 1000,
+                "issuedQuantity": 12, "remainingQuantity": 988, "startsAt": "2026-11-21T10:00:00.000Z",
+                "endsAt": "2026-11-22T10:00:00.000Z", "state": "OPEN", "serverTime": "2026-11-21T10:00:03.000Z"
+            })
+        ),
+        Refused<(Values, NoSuchCoupon)>
+    )
 )]
 async fn show(State(state): State<AppState>, Path(id): Path<u64>) -> Result<Response, ApiError> {
     let coupon = store::find(&state.pool, CouponId(id)).await?.ok_or(ApiError::NotFound)?;
@@ -203,6 +243,7 @@ struct PageQuery {
     cursor: Option<String>,
 }
 
+/// Some of the coupons.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CouponPage {
@@ -215,7 +256,17 @@ struct CouponPage {
 /// All coupons, newest first.
 #[utoipa::path(
     get, path = "/coupons", tag = "coupons", params(PageQuery),
-    responses((status = 200, body = CouponPage), (status = 400, description = "VALIDATION_FAILED"))
+    responses(
+        (
+            status = 200, description = "A page of coupons", body = CouponPage,
+            example = json!({"items": [{
+                "couponId": 249_347_072_000_456_u64, "eventId": 7, "name": "Early bird", "quantity": 1000,
+                "issuedQuantity": 12, "remainingQuantity": 988, "startsAt": "2026-11-21T10:00:00.000Z",
+                "endsAt": "2026-11-22T10:00:00.000Z", "state": "OPEN", "serverTime": "2026-11-21T10:00:03.000Z"
+            }], "nextCursor": "249347072000456"})
+        ),
+        Refused<Values>
+    )
 )]
 async fn list(State(state): State<AppState>, Query(query): Query<PageQuery>) -> Result<Response, ApiError> {
     let given = query.limit.unwrap_or(i64::from(DEFAULT_LIMIT));

@@ -3,6 +3,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use platform::http::description::{Refused, Values};
 use platform::http::extract::{Path, Query};
 use platform::http::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::OtherService;
+use super::refusals::{NoSuchCoupon, NotService};
 use crate::app::AppState;
 use crate::coupon::{CouponId, Definition};
 use crate::error::ApiError;
@@ -24,7 +26,8 @@ pub fn router() -> OpenApiRouter<AppState> {
 #[utoipa::path(
     get, path = "/internal/coupons/{id}", tag = "internal", security(("identity" = [])),
     params(("id" = u64, Path, description = "The coupon's id")),
-    responses((status = 200, body = Definition), (status = 401), (status = 403), (status = 404))
+    operation_id = "definition",
+    responses((status = 200, description = "The definition", body = Definition), Refused<(Values, NotService, NoSuchCoupon)>)
 )]
 async fn show(
     State(state): State<AppState>,
@@ -61,7 +64,7 @@ struct Definitions {
 /// Definitions that have changed.
 #[utoipa::path(
     get, path = "/internal/coupons", tag = "internal", security(("identity" = [])), params(ChangedQuery),
-    responses((status = 200, body = Definitions), (status = 401), (status = 403))
+    responses((status = 200, description = "Some of them", body = Definitions), Refused<(Values, NotService)>)
 )]
 async fn changed(
     State(state): State<AppState>,

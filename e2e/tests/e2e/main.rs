@@ -10,6 +10,7 @@ mod faults;
 mod gateway;
 mod keys;
 mod logs;
+mod openapi;
 mod operations;
 mod race;
 mod sessions;

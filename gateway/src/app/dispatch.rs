@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use platform::http::problem::Problem;
 use platform::http::server::Peer;
 use platform::identity;
@@ -33,7 +33,7 @@ use crate::rescue::Failure;
 use crate::routes::filter::outgoing::{self, Filtered};
 use crate::routes::predicate::Asked;
 use crate::routes::weight::Draws;
-use crate::routes::{self, Route, Target};
+use crate::routes::{self, Access, Route, Target};
 use crate::sending::{self, Outbound};
 
 /// Bodies up to this many bytes are read as a whole; larger ones flow.
@@ -88,6 +88,9 @@ impl Gateway {
     ) -> Result<Passed, Problem> {
         // One form of the path, so that what is matched is what is sent.
         routes::normalise(&mut request)?;
+        if let Some(answer) = self.openapi.as_ref().and_then(|openapi| openapi.answer(&request)) {
+            return answer.map(Passed::Here);
+        }
         self.dispatch(request, None, entry, attempts, finish).await
     }
 
@@ -348,6 +351,30 @@ impl Gateway {
             routing.trusted.client(address, request.headers()),
             routing.trusted.forward(address, request.headers(), scheme),
         ))
+    }
+
+    /// Who may use an operation of a service, if a plain request for it gets there, and under the same path.
+    pub(crate) fn access(&self, service: &str, method: &Method, path: &str) -> Option<Access> {
+        let routing = self.routing.load();
+        let mut request = Request::builder().method(method).uri(path).body(()).ok()?;
+        routes::normalise(&mut request).ok()?;
+        let (mut parts, ()) = request.into_parts();
+        let asked = Asked {
+            method,
+            path,
+            query: None,
+            headers: &HeaderMap::new(),
+            peer: None,
+            now_ms: self.clock.now_ms(),
+            draws: Draws::default(),
+        };
+        let route = routing.table.find(&asked).ok()?;
+        let finish = Finish { variables: route.capture(&asked), ..Finish::default() };
+        let leads_there =
+            matches!(&route.target, Target::Balanced(balancer) if balancer.service() == service);
+        let sent = filter(route, &mut parts, None, &finish).ok()?;
+        let is_sent = leads_there && matches!(sent, Filtered::Send { .. }) && parts.uri.path() == path;
+        is_sent.then(|| route.access.clone())
     }
 }
 

@@ -7,6 +7,7 @@ mod filters;
 mod harness;
 mod identity;
 mod issuers;
+mod openapi;
 mod reloads;
 mod resilience;
 mod stalls;

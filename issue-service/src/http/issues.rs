@@ -5,13 +5,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use platform::http::description::{Body, Refused, Values};
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
 use platform::identity::{Caller, Identity};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::receipt::{Receipt, Status};
+use super::receipt::{Receipt, Status, example};
+use super::refusals::{NoUser, NotIssued, Unavailable};
 use crate::app::AppState;
 use crate::claim::{self, Outcome};
 use crate::error;
@@ -26,6 +28,7 @@ const LARGEST_PAGE: u32 = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     coupon_id: u64,
     /// The event that the coupon belongs to; accepted for clients that send it, and not needed.
     #[serde(default)]
@@ -34,15 +37,25 @@ pub struct Claim {
 }
 
 /// Claims a coupon for the caller.
-#[utoipa::path(post, path = "/coupon-issues", request_body = Claim, responses(
-    (status = 200, description = "Issued", body = Receipt),
-    (status = 202, description = "In the log or on its way there, not decided yet: ask at Location", body = Receipt),
-    (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON"),
-    (status = 401, description = "UNAUTHENTICATED"),
-    (status = 404, description = "COUPON_NOT_FOUND"),
-    (status = 409, description = "COUPON_ALREADY_ISSUED (with `receipt`), COUPON_SOLD_OUT, COUPON_NOT_STARTED, COUPON_ENDED"),
-    (status = 503, description = "UPSTREAM_UNAVAILABLE, OVERLOADED, with Retry-After"),
-))]
+///
+/// A coupon is issued to a user at most once, so a claim may be repeated safely; whoever has it already is shown the
+/// first receipt.
+#[utoipa::path(
+    post, path = "/coupon-issues", tag = "claims", security(("bearer" = [])),
+    request_body(content = Claim, example = json!({"couponId": 249_347_072_000_456_u64})),
+    responses(
+        (
+            status = 200, description = "Issued", body = Receipt,
+            example = json!(example(Status::Issued))
+        ),
+        (
+            status = 202, description = "In the log or on its way there, not decided yet: ask at Location", body = Receipt,
+            headers(("Location" = String, description = "Where to ask what became of it")),
+            example = json!(example(Status::Pending))
+        ),
+        Refused<(Body, NoUser, NotIssued, Unavailable)>
+    )
+)]
 pub async fn claim(
     State(state): State<AppState>,
     Caller(identity): Caller,
@@ -99,11 +112,20 @@ fn name(outcome: Outcome) -> &'static str {
 }
 
 /// What became of the caller's claim on a coupon.
-#[utoipa::path(get, path = "/coupon-issues/{couponId}/me", params(("couponId" = u64, Path)), responses(
-    (status = 200, description = "ISSUED, PENDING or NONE", body = Receipt),
-    (status = 401, description = "UNAUTHENTICATED"),
-    (status = 503, description = "UPSTREAM_UNAVAILABLE: it can't be said at the moment"),
-))]
+#[utoipa::path(
+    get, path = "/coupon-issues/{couponId}/me", tag = "claims", security(("bearer" = [])),
+    params((
+        "couponId" = u64, Path, description = "The coupon's id", minimum = 1, maximum = 9_007_199_254_740_991_i64,
+        example = 249_347_072_000_456_u64
+    )),
+    responses(
+        (
+            status = 200, description = "ISSUED, PENDING or NONE", body = Receipt,
+            example = json!(example(Status::Issued))
+        ),
+        Refused<(Values, NoUser, Unavailable)>
+    )
+)]
 pub async fn status(
     State(state): State<AppState>,
     Caller(identity): Caller,
@@ -122,12 +144,14 @@ pub async fn status(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Paging {
-    /// 1 to 100, 20 if absent.
+    /// Receipts on a page.
+    #[param(default = 20, minimum = 1, maximum = 100)]
     limit: Option<u32>,
-    /// `nextCursor` of the page before.
+    /// The `nextCursor` of the page before; absent for the first page.
     cursor: Option<String>,
 }
 
+/// Some of the caller's receipts.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
@@ -138,11 +162,18 @@ pub struct Page {
 }
 
 /// The caller's coupons, newest first.
-#[utoipa::path(get, path = "/coupon-issues/me", params(Paging), responses(
-    (status = 200, description = "A page of receipts", body = Page),
-    (status = 400, description = "VALIDATION_FAILED"),
-    (status = 401, description = "UNAUTHENTICATED"),
-))]
+///
+/// Read from the database, in which a coupon appears some time after its claim, usually within a second.
+#[utoipa::path(
+    get, path = "/coupon-issues/me", tag = "claims", security(("bearer" = [])), params(Paging),
+    responses(
+        (
+            status = 200, description = "A page of receipts", body = Page,
+            example = json!({"items": [example(Status::Issued)], "nextCursor": "MTc5NTI1NTIwMzQxMi4yNDkzNDcwNzIwMDA0NTY"})
+        ),
+        Refused<(Values, NoUser, Unavailable)>
+    )
+)]
 pub async fn mine(
     State(state): State<AppState>,
     Caller(identity): Caller,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::ids::{CouponId, UserId, issue_id};
 use crate::ledger::Winner;
 
+/// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
@@ -29,7 +30,8 @@ pub struct Receipt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<u32>,
     pub status: Status,
-    /// RFC 3339, UTC.
+    /// UTC.
+    #[schema(format = DateTime)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<String>,
 }
@@ -52,5 +54,15 @@ impl Receipt {
             status,
             issued_at: None,
         }
+    }
+}
+
+/// For the descriptions.
+pub fn example(status: Status) -> Receipt {
+    let (coupon, user) = (CouponId(249_347_072_000_456), UserId(249_347_072_000_123));
+    match status {
+        // 2026-11-21T10:00:03.412Z
+        Status::Issued => Receipt::issued(coupon, user, Winner { place: 12, issued_at: 1_795_255_203_412 }),
+        _ => Receipt::without(coupon, user, status),
     }
 }

@@ -155,11 +155,26 @@ impl Problem {
         self.0.source.as_deref()
     }
 
+    /// What is sent along.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// The body that a client sees.
+    pub(crate) fn rendered<'a>(
+        &'a self,
+        instance: &'a str,
+        trace_id: Option<&'a str>,
+        korean: bool,
+    ) -> impl Serialize + 'a {
+        Rendered { parts: &self.0, instance, trace_id, korean }
+    }
+
     /// The response that a client sees. Called once, by the outermost layer.
     #[must_use]
     pub fn render(self, instance: &str, trace_id: Option<&str>, korean: bool) -> Response {
-        let body = Rendered { parts: &self.0, instance, trace_id, korean };
-        let bytes = serde_json::to_vec(&body).unwrap_or_default();
+        let bytes = serde_json::to_vec(&self.rendered(instance, trace_id, korean)).unwrap_or_default();
         let mut response = Response::new(Body::from(bytes));
         *response.status_mut() = self.0.status;
         *response.headers_mut() = self.0.headers;

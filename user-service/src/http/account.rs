@@ -4,14 +4,15 @@
 use axum::extract::State;
 use http::StatusCode;
 use platform::config::Secret;
+use platform::http::description::{Body, Refused};
 use platform::http::extract::Json;
 use platform::identity::ClientAddress;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::ProblemBody;
 use super::holder::{Holder, session};
 use super::proof::prove;
+use super::refusals::{self, Fields, LastAdmin, WrongPassword};
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::{ApiError, FieldError};
@@ -43,18 +44,14 @@ pub struct DeleteAccount {
     put,
     path = "/users/me/password",
     tag = "users",
-    security(("accessToken" = [])),
-    request_body = ChangePassword,
+    security(("bearer" = [])),
+    request_body(
+        content = ChangePassword,
+        example = json!({"currentPassword": "correct horse", "newPassword": "battery staple"})
+    ),
     responses(
         (status = 204, description = "The password is changed, and all logins have ended"),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "BAD_CREDENTIALS: the current password is wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "NOT_FOUND: the account no longer exists", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "RATE_LIMITED: too many wrong passwords; try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        Refused<(Fields, refusals::Holder, WrongPassword)>
     )
 )]
 pub async fn change_password(
@@ -92,19 +89,11 @@ pub async fn change_password(
     delete,
     path = "/users/me",
     tag = "users",
-    security(("accessToken" = [])),
-    request_body = DeleteAccount,
+    security(("bearer" = [])),
+    request_body(content = DeleteAccount, example = json!({"password": "correct horse"})),
     responses(
         (status = 204, description = "The account is deleted"),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "BAD_CREDENTIALS: the password is wrong", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "NOT_FOUND: the account no longer exists", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "LAST_ADMIN: nobody else is an administrator", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "RATE_LIMITED: too many wrong passwords; try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        Refused<(Body, refusals::Holder, WrongPassword, LastAdmin)>
     )
 )]
 pub async fn delete(

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
+use platform::http::description::Refused;
 use platform::http::extract::Json;
 
 use crate::app::AppState;
@@ -19,7 +20,16 @@ const CACHE: &str = "public, max-age=300";
     get,
     path = "/.well-known/jwks.json",
     tag = "keys",
-    responses((status = 200, description = "A JSON Web Key Set (RFC 7517)", body = JwkSet))
+    responses(
+        (
+            status = 200, description = "A JSON Web Key Set (RFC 7517)", body = JwkSet,
+            example = json!({"keys": [{
+                "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "21fe31dfa154a261",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+            }]})
+        ),
+        Refused
+    )
 )]
 pub async fn keys(State(state): State<AppState>) -> Response {
     ([(CACHE_CONTROL, CACHE)], Json(state.keys.current().published().clone())).into_response()

@@ -3,13 +3,14 @@
 use axum::extract::State;
 use http::StatusCode;
 use platform::config::Secret;
+use platform::http::description::{Body, NoCaller, Refused};
 use platform::http::extract::Json;
 use platform::identity::Caller;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::ProblemBody;
 use super::holder::session;
+use super::refusals::NoLogin;
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::store::{self, sessions};
@@ -33,24 +34,24 @@ pub struct Logout {
     post,
     path = "/users/logout",
     tag = "sessions",
-    request_body(content = Option<Logout>, description = "Optional"),
-    security((), ("accessToken" = [])),
+    request_body(
+        content = Option<Logout>,
+        description = "Optional",
+        example = json!({"refreshToken": "fcr_hN5W4Qm1vI4oGJvqT7a1mB0m2Q0f3m0WbqkTrhzW7cE"})
+    ),
+    security((), ("bearer" = [])),
     responses(
         (status = 204, description = "The login has ended"),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED: neither token was sent", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        Refused<(Body, NoLogin)>
     )
 )]
 pub async fn logout(
     State(state): State<AppState>,
     caller: Option<Caller>,
-    body: Option<Json<Logout>>,
+    body: Option<Json<Option<Logout>>>,
 ) -> Result<StatusCode, ApiError> {
     let sid = caller.and_then(|Caller(identity)| session(&identity));
-    let token = body.and_then(|Json(body)| body.refresh_token);
+    let token = body.and_then(|Json(body)| body?.refresh_token);
     if sid.is_none() && token.is_none() {
         return Err(ApiError::NoLogin);
     }
@@ -77,11 +78,10 @@ pub async fn logout(
     post,
     path = "/users/logout/all",
     tag = "sessions",
-    security(("accessToken" = [])),
+    security(("bearer" = [])),
     responses(
         (status = 204, description = "All logins have ended"),
-        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        Refused<NoCaller>
     )
 )]
 pub async fn logout_all(

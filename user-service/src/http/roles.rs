@@ -3,13 +3,14 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use platform::http::description::{Body, NoCaller, Refused};
 use platform::http::extract::{Json, Path};
 use platform::identity::ADMIN;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ProblemBody;
 use super::holder::Holder;
+use super::refusals::{self, LastAdmin};
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::store::{self, Role, role, sessions, timestamp};
@@ -52,19 +53,15 @@ pub struct Roles {
     post,
     path = "/users/{id}/roles",
     tag = "roles",
-    security(("accessToken" = [])),
+    security(("bearer" = [])),
     params(("id" = u64, Path, description = "The account", example = 249_347_072_000_123_u64)),
-    request_body = ChangeRole,
+    request_body(content = ChangeRole, example = json!({"role": "ADMIN", "action": "GRANT"})),
     responses(
-        (status = 200, description = "The account's roles", body = Roles),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN: only for administrators", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "USER_NOT_FOUND", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "LAST_ADMIN: nobody else is an administrator", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        (
+            status = 200, description = "The account's roles", body = Roles,
+            example = json!({"userId": 249_347_072_000_123_u64, "roles": ["USER", "ADMIN"]})
+        ),
+        Refused<(Body, NoCaller, refusals::Roles, LastAdmin)>
     )
 )]
 pub async fn change(

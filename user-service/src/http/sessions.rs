@@ -4,14 +4,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use platform::config::Secret;
+use platform::http::description::{Body, Refused};
 use platform::http::extract::Json;
 use platform::identity::ClientAddress;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::ProblemBody;
 use super::proof::prove;
+use super::refusals::{BadCredentials, BadRefreshToken};
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::ApiError;
@@ -70,15 +71,19 @@ impl std::fmt::Debug for TokenPair {
     post,
     path = "/users/login",
     tag = "sessions",
-    request_body = Login,
+    request_body(
+        content = Login,
+        example = json!({"email": "kim@example.com", "password": "correct horse"})
+    ),
     responses(
-        (status = 200, description = "A pair of tokens", body = LoggedIn),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "BAD_CREDENTIALS", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "RATE_LIMITED: too many wrong passwords; try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        (
+            status = 200, description = "A pair of tokens", body = LoggedIn,
+            example = json!({"token": {
+                "grantType": "Bearer", "accessToken": "eyJhbGciOiJFZERTQSJ9...",
+                "expiresIn": 900, "refreshToken": "fcr_hN5W4Qm1vI4oGJvqT7a1mB0m2Q0f3m0WbqkTrhzW7cE"
+            }})
+        ),
+        Refused<(Body, BadCredentials)>
     )
 )]
 pub async fn login(
@@ -125,14 +130,19 @@ fn refused() -> ApiError {
     post,
     path = "/users/token/refresh",
     tag = "sessions",
-    request_body = Refresh,
+    request_body(
+        content = Refresh,
+        example = json!({"refreshToken": "fcr_hN5W4Qm1vI4oGJvqT7a1mB0m2Q0f3m0WbqkTrhzW7cE"})
+    ),
     responses(
-        (status = 200, description = "A new pair of tokens", body = LoggedIn),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED: unknown, expired, used or revoked", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        (
+            status = 200, description = "A new pair of tokens", body = LoggedIn,
+            example = json!({"token": {
+                "grantType": "Bearer", "accessToken": "eyJhbGciOiJFZERTQSJ9...",
+                "expiresIn": 900, "refreshToken": "fcr_hN5W4Qm1vI4oGJvqT7a1mB0m2Q0f3m0WbqkTrhzW7cE"
+            }})
+        ),
+        Refused<(Body, BadRefreshToken)>
     )
 )]
 pub async fn refresh(

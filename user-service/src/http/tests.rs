@@ -402,7 +402,7 @@ async fn every_route_is_described() {
                 }
                 assert!(answer["content"].is_object(), "{path} {status} has no body");
                 let schema = answer["content"]["application/problem+json"]["schema"]["$ref"].as_str();
-                let is_problem = schema == Some("#/components/schemas/ProblemBody");
+                let is_problem = schema == Some("#/components/schemas/Problem");
                 assert_eq!(is_problem, status.as_str() >= "400", "{path} {status}");
             }
             let method: Method = method.to_uppercase().parse().unwrap();
@@ -428,6 +428,6 @@ async fn every_route_is_described() {
             "PUT /users/me/password",
         ]
     );
-    assert!(document["components"]["securitySchemes"]["accessToken"].is_object());
-    assert_eq!(document["paths"]["/users/me"]["get"]["security"], json!([{"accessToken": []}]));
+    assert!(document["components"]["securitySchemes"]["bearer"].is_object());
+    assert_eq!(document["paths"]["/users/me"]["get"]["security"], json!([{"bearer": []}]));
 }

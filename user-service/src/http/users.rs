@@ -6,12 +6,13 @@ use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use platform::clock::rfc3339;
 use platform::config::Secret;
+use platform::http::description::Refused;
 use platform::http::extract::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ProblemBody;
 use super::holder::Holder;
+use super::refusals::{self, EmailTaken, Fields};
 use crate::app::AppState;
 use crate::email::Email;
 use crate::error::{ApiError, FieldError};
@@ -76,14 +77,16 @@ fn validate(request: &SignUp) -> Result<Email, ApiError> {
     post,
     path = "/users/sign-up",
     tag = "users",
-    request_body = SignUp,
+    request_body(
+        content = SignUp,
+        example = json!({"email": "kim@example.com", "password": "correct horse"})
+    ),
     responses(
-        (status = 201, description = "The account exists", body = SignedUp),
-        (status = 400, description = "VALIDATION_FAILED or MALFORMED_JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "EMAIL_TAKEN", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "OVERLOADED: try again after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json")
+        (
+            status = 201, description = "The account exists", body = SignedUp,
+            example = json!({"userId": 249_347_072_000_123_u64, "email": "kim@example.com"})
+        ),
+        Refused<(Fields, EmailTaken)>
     )
 )]
 pub async fn sign_up(
@@ -114,11 +117,16 @@ pub async fn sign_up(
     get,
     path = "/users/me",
     tag = "users",
-    security(("accessToken" = [])),
+    security(("bearer" = [])),
     responses(
-        (status = 200, description = "The caller's account", body = Me),
-        (status = 401, description = "UNAUTHENTICATED or TOKEN_EXPIRED", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "NOT_FOUND: the account no longer exists", body = ProblemBody, content_type = "application/problem+json")
+        (
+            status = 200, description = "The caller's account", body = Me,
+            example = json!({
+                "userId": 249_347_072_000_123_u64, "email": "kim@example.com", "roles": ["USER"],
+                "createdAt": "2026-11-21T10:00:00.000Z"
+            })
+        ),
+        Refused<refusals::Holder>
     )
 )]
 pub async fn me(State(state): State<AppState>, Holder(identity): Holder) -> Result<Response, ApiError> {

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
 use jsonwebtoken::Algorithm;
 use platform::lifecycle::BoxError;
 use serde::Deserialize;
@@ -13,8 +11,7 @@ use tokio::time::timeout;
 
 use super::key::{self, Keys};
 use crate::discovery::Discovery;
-use crate::proxy::body::RequestBody;
-use crate::proxy::{Attempts, Plan, Proxy};
+use crate::proxy::Proxy;
 use crate::routes::uri::TargetUri;
 
 /// Two keys are some 300 bytes; a dozen with their certificates some 40 KB.
@@ -64,18 +61,8 @@ impl Source {
     async fn get(&self, uri: &str) -> Result<Bytes, BoxError> {
         let (target, path) = TargetUri::parse(uri)?;
         let balancer = self.discovery.balancer(&target).ok_or("the key set's uri names no service")?;
-        // At the start discovery has yet to answer.
-        balancer.populated().await;
-        let request = Request::get(if path.is_empty() { "/" } else { path }).body(RequestBody::empty())?;
-        let answer =
-            self.proxy.forward(&balancer, request, &Plan::default(), &mut Attempts::default()).await?;
-        let status = answer.response.status();
-        if status != StatusCode::OK {
-            return Err(format!("{uri}: status {status}").into());
-        }
-        let body = Limited::new(answer.response.into_body(), MAX_BYTES).collect().await?.to_bytes();
-        answer.lease.release();
-        Ok(body)
+        let body = self.proxy.get(&balancer, if path.is_empty() { "/" } else { path }, MAX_BYTES).await;
+        body.map_err(|error| format!("{uri}: {error}").into())
     }
 }
 

@@ -59,9 +59,9 @@ Latencies count from the moment at which a request was due, so a slow server can
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The gateway, http://HOST:PORT [default: the running stack's]
-    #[arg(long, value_name = "URL")]
-    gateway: Option<String>,
+    /// The gateway, http://HOST:PORT; may be repeated for some side by side [default: the running stack's]
+    #[arg(long = "gateway", value_name = "URL")]
+    gateways: Vec<String>,
     #[command(flatten)]
     state: StateArgs,
     /// The coupon to claim
@@ -133,11 +133,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, json: bool) -> Result<ExitCode> {
     let state = args.state.find()?;
-    let gateway = args.gateway.as_ref().or(state.gateway.as_ref());
-    let gateway = gateway.context("no gateway: give --gateway, or --state with a running stack's folder")?;
-    let target = Target::parse(gateway, args.allow_remote)?;
-    std::net::TcpStream::connect_timeout(&target.address, Duration::from_secs(3))
-        .with_context(|| format!("cannot reach the gateway at {gateway}"))?;
+    let gateways = match (args.gateways.as_slice(), &state.gateway) {
+        ([], Some(running)) => std::slice::from_ref(running),
+        ([], None) => bail!("no gateway: give --gateway, or --state with a running stack's folder"),
+        (given, _) => given,
+    };
+    let target = Target::parse_all(gateways, args.allow_remote)?;
+    for gateway in &target.gateways {
+        std::net::TcpStream::connect_timeout(gateway, Duration::from_secs(3))
+            .with_context(|| format!("cannot reach the gateway at {gateway}"))?;
+    }
     let run = Arc::new(set_up(args, target)?);
     let display = Display::start(&run, args.quiet);
     let result = drive(&run, args);

@@ -112,6 +112,9 @@ impl Proxy {
         for _ in 0..self.settings.connect_attempts {
             let unreached = &tried[plan.failed_before.len()..];
             let Some(endpoint) = balancer.pick(&tried).or_else(|| balancer.pick(unreached)) else { break };
+            if unreachable.is_some() {
+                metrics::counter!("firstcome_gateway_retries_total", "reason" => "unreached").increment(1);
+            }
             attempts.count += 1;
             attempts.last = Some(Arc::clone(&endpoint));
             let in_flight = endpoint.begin();

@@ -104,6 +104,7 @@ async fn repeated(
         if !plan.leaves(pause) || !is_worth_another(retry, &sent, number, started, pause) {
             return sent;
         }
+        metrics::counter!("firstcome_gateway_retries_total", "reason" => "filter").increment(1);
         plan.failed_before.extend(attempts.last.clone());
         drop(sent); // and with it the connection, whose answer nobody reads
         sleep(pause).await;

@@ -2,6 +2,7 @@
 
 mod issue;
 mod outcome;
+mod rolling;
 mod smoke;
 
 use std::fs;
@@ -22,6 +23,7 @@ pub(crate) fn bench(what: Bench) -> Result<ExitCode> {
         Bench::Promise(arguments) => issue::measure("promise", &arguments),
         Bench::Retire(arguments) => issue::measure("retire", &arguments),
         Bench::Start(arguments) => issue::measure("start", &arguments),
+        Bench::Rolling(arguments) => rolling::rolling(&arguments),
     }
 }
 
@@ -45,6 +47,12 @@ fn provenance(commit: Option<&str>) -> Result<String> {
 pub(crate) fn short(commit: &str) -> String {
     let (id, mark) = commit.strip_suffix('+').map_or((commit, ""), |id| (id, "+"));
     format!("{}{mark}", &id[..id.len().min(9)])
+}
+
+/// Of the last minute.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 pub(crate) fn machine() -> String {

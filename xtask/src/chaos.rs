@@ -12,10 +12,10 @@ mod failpoint;
 mod faults;
 mod guards;
 mod live;
-mod metrics;
+pub(crate) mod metrics;
 mod random;
 mod record;
-mod report;
+pub(crate) mod report;
 mod results;
 mod round;
 mod sale;
@@ -143,6 +143,7 @@ fn on_a_stack(
         trace_ui: false,
         proxied: true,
         replicated: place.replicated,
+        doubled: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let outcome = run(&stack, arguments, scenarios, place.file, results);

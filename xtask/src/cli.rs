@@ -263,6 +263,26 @@ pub(crate) enum Bench {
     /// How soon an instance is ready with a million winners, what it weighs then, and how long their audit takes
     #[command(after_help = examples::BENCH_START)]
     Start(Measure),
+    /// Every service restarted one instance after the other, keys rotated, a route changed, and an instance that is slow
+    /// or fails, under load; fails where a request does
+    #[command(after_help = examples::BENCH_ROLLING)]
+    Rolling(Rolling),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rolling {
+    /// Requests a second
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=20_000))]
+    pub(crate) rate: u64,
+    /// Debug binaries: quick to build, slow to run; give a lower --rate
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Write the tables into docs/reliability.md, too
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// Print the figures as one JSON object on stdout, for scripts
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Args)]

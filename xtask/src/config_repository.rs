@@ -50,6 +50,18 @@ pub(crate) fn import(source: &Path, folder: &Folder, ports: &Ports, interrupt: &
     Ok(commit)
 }
 
+/// Appends to a file of a run, as a commit on top of what was imported.
+pub(crate) fn append(folder: &Folder, name: &str, text: &str, interrupt: &Interrupt) -> Result<()> {
+    let (repository, work) = (folder.config_git(), folder.run().join("config"));
+    let before = fs::read_to_string(work.join(name)).with_context(|| format!("read {name}"))?;
+    fs::write(work.join(name), before + text)?;
+    let run = |arguments: &[&str]| git(interrupt, &repository, Some(&work), arguments);
+    run(&["add", "--force", name])?;
+    let tree = run(&["write-tree"])?;
+    let commit = run(&["commit-tree", &tree, "-p", "refs/heads/main", "-m", &format!("Change {name}")])?;
+    run(&["update-ref", "refs/heads/main", &commit]).map(drop)
+}
+
 /// What is imported, as files: a process can take its settings from there, too.
 pub(crate) fn write(source: &Path, work: &Path, ports: &Ports) -> Result<()> {
     if work.exists() {
@@ -164,5 +176,11 @@ mod tests {
         assert_eq!(text, "a: 2");
         let gateway = git(&interrupt, &repository, None, &["show", "main:gateway-local.yml"]).unwrap();
         assert!(gateway.contains("8080"));
+
+        append(&folder, "gateway-local.yml", "b: 3\n", &interrupt).unwrap();
+        let gateway = git(&interrupt, &repository, None, &["show", "main:gateway-local.yml"]).unwrap();
+        assert!(gateway.contains("8080") && gateway.ends_with("b: 3"), "{gateway}");
+        let before = git(&interrupt, &repository, None, &["rev-parse", "main^"]).unwrap();
+        assert_eq!(before, later);
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Tool};
+use crate::process;
 use crate::state::{Folder, State};
 
 pub(crate) struct Couponctl {
@@ -32,6 +34,19 @@ impl Couponctl {
         let mut all = vec!["load"];
         all.extend(arguments);
         self.run(&all)
+    }
+
+    /// The same, while something else goes on.
+    pub(crate) fn begin_load(&self, arguments: &[&str]) -> Result<Running> {
+        let mut all = vec!["load", "--quiet"];
+        all.extend(arguments);
+        Ok(Running { tool: self.start(&all)? })
+    }
+
+    /// Its signing key is the next one from now on. `couponctl` can't know that nobody holds an older key set than the
+    /// one that names it, and that no token of the key before is in use.
+    pub(crate) fn rotate_keys(&self) -> Result<Value> {
+        self.run(&["keys", "rotate", "--force"])
     }
 
     /// An audit that finds faults ends without success, and its JSON says which. It decides the log of the coupon's
@@ -65,18 +80,49 @@ impl Couponctl {
     }
 
     fn output(&self, arguments: &[&str]) -> Result<(Value, bool)> {
+        let told = end_of(self.start(arguments)?)?;
+        self.interrupt.check()?;
+        Ok(told)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Result<Tool> {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg("--state").arg(&self.folder).arg("--json");
-        let mut tool = self.interrupt.spawn(&command, (Stdio::piped(), Stdio::inherit()))?;
-        let mut last = String::new();
-        if let Some(pipe) = tool.child.stdout.take() {
-            for line in BufReader::new(pipe).lines() {
-                last = line?;
-            }
+        self.interrupt.spawn(&command, (Stdio::piped(), Stdio::inherit()))
+    }
+}
+
+/// The JSON on its last line, and whether it succeeded.
+fn end_of(mut tool: Tool) -> Result<(Value, bool)> {
+    let mut last = String::new();
+    if let Some(pipe) = tool.child.stdout.take() {
+        for line in BufReader::new(pipe).lines() {
+            last = line?;
         }
-        let status = tool.child.wait()?;
-        self.interrupt.check()?;
-        Ok((serde_json::from_str(&last).unwrap_or(Value::String(last)), status.success()))
+    }
+    let status = tool.child.wait()?;
+    Ok((serde_json::from_str(&last).unwrap_or(Value::String(last)), status.success()))
+}
+
+/// A load under way; killed when it is dropped.
+pub(crate) struct Running {
+    tool: Tool,
+}
+
+impl Running {
+    /// Sends no more, and waits for the answers to what was sent.
+    pub(crate) fn stop(self) -> Result<Value> {
+        process::signal_process(i32::try_from(self.tool.child.id())?, Signal::SIGINT);
+        self.wait()
+    }
+
+    /// Waits until all of it is sent and answered.
+    pub(crate) fn wait(self) -> Result<Value> {
+        let (value, success) = end_of(self.tool)?;
+        if !success {
+            bail!("couponctl load failed: {value}");
+        }
+        Ok(value)
     }
 }
 

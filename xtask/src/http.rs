@@ -44,6 +44,23 @@ impl Client {
         Ok(Answer { status: response.status().as_u16(), body: parse(body) })
     }
 
+    pub(crate) fn get_as(&self, url: &str, token: &str) -> Result<Answer> {
+        let request = self.agent.get(url).header("authorization", format!("Bearer {token}"));
+        let mut response = request.call().with_context(|| format!("GET {url}"))?;
+        let body = response.body_mut().read_to_string()?;
+        Ok(Answer { status: response.status().as_u16(), body: parse(body) })
+    }
+
+    /// A header of the answer to a GET, where it has it.
+    pub(crate) fn header(&self, url: &str, name: &str) -> Result<Option<String>> {
+        let response = self.agent.get(url).call().with_context(|| format!("GET {url}"))?;
+        Ok(response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned))
+    }
+
+    pub(crate) fn put(&self, url: &str, body: &Value) -> Result<Answer> {
+        send(self.agent.put(url), None, body).with_context(|| format!("PUT {url}"))
+    }
+
     pub(crate) fn post(&self, url: &str, token: Option<&str>, body: &Value) -> Result<Answer> {
         send(self.agent.post(url), token, body).with_context(|| format!("POST {url}"))
     }

@@ -39,6 +39,8 @@ const FIRST_ADMIN: (&str, &str) = ("FIRSTCOME_FIRST_ADMIN__PASSWORD_FILE", secre
 
 pub(crate) const CONFIG_SERVER: &str = "config-server";
 pub(crate) const GATEWAY: &str = "gateway";
+/// On a port of its own, beside the first one.
+pub(crate) const SECOND_GATEWAY: &str = "gateway-2";
 
 /// In the order of their start; each inner list starts together.
 pub(crate) const WAVES: [&[Service]; 4] = [
@@ -101,9 +103,11 @@ pub(crate) fn named(group: &str) -> Option<Service> {
 }
 
 impl Service {
-    /// Names of the instances that `up` starts.
-    pub(crate) fn names(&self) -> Vec<String> {
-        (1..=self.instances).map(|number| self.name(number)).collect()
+    /// Names of the instances that a run begins with. The configuration server's address is one, so there is only one
+    /// of it also in a doubled run.
+    pub(crate) fn names(&self, doubled: bool) -> Vec<String> {
+        let instances = if doubled && self.group != CONFIG_SERVER { 2 } else { self.instances };
+        (1..=instances).map(|number| self.name(number)).collect()
     }
 
     /// The single one is named as the service; where there are several, each has a number.
@@ -168,6 +172,9 @@ impl Service {
             environment.push(("FIRSTCOME_CONFIG_URL".to_owned(), url));
             environment.push(("FIRSTCOME_PROFILE".to_owned(), "local".to_owned()));
         }
+        if name == SECOND_GATEWAY {
+            environment.push(("FIRSTCOME_SERVER__PORT".to_owned(), port(name).to_string()));
+        }
         let (instance, group, consul) = (name.to_owned(), self.group, listens(ports, "consul"));
         Ok(Spec {
             name: name.to_owned(),
@@ -214,9 +221,12 @@ mod tests {
 
     #[test]
     fn names_of_instances() {
-        assert_eq!(named("issue-service").unwrap().names(), ["issue-service-1", "issue-service-2"]);
+        assert_eq!(named("issue-service").unwrap().names(false), ["issue-service-1", "issue-service-2"]);
         let coupon = named("coupon-service").unwrap();
-        assert_eq!(coupon.names(), ["coupon-service"]);
+        assert_eq!(coupon.names(false), ["coupon-service"]);
+        assert_eq!(coupon.names(true), ["coupon-service", "coupon-service-2"]);
+        assert_eq!(named(GATEWAY).unwrap().names(true), [GATEWAY, SECOND_GATEWAY]);
+        assert_eq!(named(CONFIG_SERVER).unwrap().names(true), [CONFIG_SERVER]);
         assert_eq!(coupon.name(2), "coupon-service-2");
         assert!(named("redis").is_none());
     }

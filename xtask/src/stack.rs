@@ -27,7 +27,7 @@ use crate::proxy::{Owners, Place, Proxies, connected_to, owners};
 use crate::secrets;
 use crate::servers::sql::{self, Engine};
 use crate::servers::{kafka, redis};
-use crate::services::{self, CONFIG_SERVER, GATEWAY, Service};
+use crate::services::{self, CONFIG_SERVER, GATEWAY, SECOND_GATEWAY, Service};
 use crate::state::{
     Admin, Folder, Jwt, Kafka, Lock, Mysql, Phase, Ports, ProcessState, Redis, ServerState, ServiceState,
     State, write_atomically,
@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) proxied: bool,
     /// Three brokers, and a second database that follows the first, for which there must be proxies.
     pub(crate) replicated: bool,
+    /// Two instances of each service that can have them, and two gateways side by side.
+    pub(crate) doubled: bool,
 }
 
 pub(crate) struct Stack {
@@ -73,8 +75,16 @@ pub(crate) struct Stack {
 impl Stack {
     /// Takes the folder, ends what a dead run left there, and chooses ports and secrets.
     pub(crate) fn prepare(options: Options, interrupt: Interrupt, progress: Progress) -> Result<Arc<Self>> {
-        let Options { folder, engine, ports: given, well_known_ports, trace_ui, proxied, replicated } =
-            options;
+        let Options {
+            folder,
+            engine,
+            ports: given,
+            well_known_ports,
+            trace_ui,
+            proxied,
+            replicated,
+            doubled,
+        } = options;
         folder.create()?;
         let Some(lock) = Lock::take(&folder)? else {
             bail!(
@@ -97,6 +107,9 @@ impl Stack {
         }
         if trace_ui {
             names.push("zipkin".to_owned());
+        }
+        if doubled {
+            names.push(SECOND_GATEWAY.to_owned());
         }
         if proxied {
             names.extend(servers.iter().map(|name| ports::behind(name)));
@@ -162,7 +175,7 @@ impl Stack {
             let mut children = Vec::new();
             let mut steps = Vec::new();
             for service in wave {
-                for name in service.names() {
+                for name in service.names(self.ports.contains_key(SECOND_GATEWAY)) {
                     steps.push(self.progress.step(&name));
                     children.push(self.start_service(service, &name)?);
                 }
@@ -219,7 +232,7 @@ impl Stack {
             }
             Request::Restart(name) => {
                 for child in self.supervisor.find(&name)? {
-                    self.supervisor.restart(&child, RESTART_GRACE, &self.interrupt)?;
+                    self.restart(&child)?;
                     let pid = child.status().pid.unwrap_or_default();
                     let note = format!("{} restarted as pid {pid}", child.spec.name);
                     self.progress.note(&note);
@@ -229,6 +242,11 @@ impl Stack {
             }
             Request::Scale(group, count) => self.scale(&group, count, say),
         }
+    }
+
+    /// Stops in order, starts again and waits until it is ready.
+    pub(crate) fn restart(&self, child: &Arc<Child>) -> Result<()> {
+        self.supervisor.restart(child, RESTART_GRACE, &self.interrupt)
     }
 
     fn scale(&self, group: &str, count: usize, say: &mut dyn FnMut(&str)) -> Result<()> {

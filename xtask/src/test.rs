@@ -35,6 +35,7 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
         trace_ui: arguments.end_to_end(),
         proxied: false,
         replicated: false,
+        doubled: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let mut run = Run { arguments, stack: &stack, results: Vec::new() };

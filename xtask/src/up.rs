@@ -56,6 +56,7 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         trace_ui: !arguments.servers_only,
         proxied: false,
         replicated: false,
+        doubled: false,
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let result = run(&stack, arguments);

@@ -82,7 +82,7 @@ async fn send(
     request: &[u8],
     expected: u16,
 ) -> Result<Vec<u8>> {
-    let response = match connection.exchange(target.address, request, TIMEOUT).await {
+    let response = match connection.exchange(target, request, TIMEOUT).await {
         Ok(exchange) => exchange.response,
         Err(Failure::NotSent(reason) | Failure::Cut(reason)) => {
             bail!("the gateway at {} does not answer: {reason}", target.authority)

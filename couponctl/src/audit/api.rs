@@ -110,7 +110,7 @@ fn differs(receipt: &Receipt, coupon: u64, user: u64, row: Option<&Row>) -> Opti
 }
 
 async fn exchange(connection: &mut Connection, target: &Target, request: &[u8]) -> Result<(u16, Vec<u8>)> {
-    match connection.exchange(target.address, request, TIMEOUT).await {
+    match connection.exchange(target, request, TIMEOUT).await {
         Ok(exchange) => Ok((exchange.response.status, exchange.response.body)),
         Err(Failure::NotSent(reason) | Failure::Cut(reason)) => {
             Err(anyhow!("the gateway at {} does not answer: {reason}", target.authority))

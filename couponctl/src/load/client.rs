@@ -4,13 +4,13 @@
 //! everything after the first byte went out is `Cut`, and nobody may conclude anything from it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::response::{self, Response};
+use super::target::Target;
 
 /// Below the 5 s after which the gateway closes an idle connection: a request that meets the close has no answer.
 const IDLE: Duration = Duration::from_secs(3);
@@ -22,6 +22,9 @@ pub(crate) struct Connection {
     /// The open one, and when its last answer came.
     stream: Option<(TcpStream, Instant)>,
     buffer: Vec<u8>,
+    /// Whose turn it is, where there are several gateways. It passes on when one can't be connected to, or closes: as
+    /// behind a balancer, which leaves out who is not ready.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) response: Response,
     /// Time that opening the connection took, zero if one was there.
     pub(crate) connect: Duration,
+    /// Gateways that refused a connection before, so that another one was asked.
+    pub(crate) refused: u64,
     pub(crate) first_byte: Instant,
 }
 
@@ -41,25 +46,26 @@ pub(crate) enum Failure {
 }
 
 impl Connection {
+    /// Begins with the gateway of this number, counted around.
+    pub(crate) fn starting_at(turn: usize) -> Self {
+        Self { turn, ..Self::default() }
+    }
+
     /// Sends the request, over a new connection where there is none, and waits for its answer.
     pub(crate) async fn exchange(
         &mut self,
-        address: SocketAddr,
+        target: &Target,
         request: &[u8],
         timeout: Duration,
     ) -> Result<Exchange, Failure> {
-        let mut connect = Duration::ZERO;
+        let (mut connect, mut refused) = (Duration::ZERO, 0);
         let mut stream = match self.reusable() {
             Some(stream) => stream,
             None => {
                 let started = Instant::now();
-                let opened = tokio::time::timeout(timeout, open(address)).await;
+                let opened = self.open(target, timeout, &mut refused).await;
                 connect = started.elapsed();
-                match opened {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => return Err(Failure::NotSent(error.to_string())),
-                    Err(_) => return Err(Failure::NotSent("no connection in time".to_owned())),
-                }
+                opened.map_err(Failure::NotSent)?
             }
         };
         self.buffer.clear();
@@ -71,10 +77,12 @@ impl Connection {
                 return Err(Failure::Cut(format!("no answer in {}", humantime::format_duration(timeout))));
             }
         };
-        if response.keep_alive && response.length == self.buffer.len() {
+        if !response.keep_alive {
+            self.turn += 1;
+        } else if response.length == self.buffer.len() {
             self.stream = Some((stream, Instant::now()));
         }
-        Ok(Exchange { response, connect, first_byte })
+        Ok(Exchange { response, connect, refused, first_byte })
     }
 
     /// The next exchange gets a connection of its own.
@@ -91,15 +99,35 @@ impl Connection {
         }
         match stream.try_read(&mut [0; 1]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(stream),
-            _ => None,
+            _ => {
+                self.turn += 1;
+                None
+            }
         }
     }
-}
 
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    /// To the gateway whose turn it is. Nothing was sent to one that can't be connected to, so the next one is asked.
+    async fn open(
+        &mut self,
+        target: &Target,
+        timeout: Duration,
+        refused: &mut u64,
+    ) -> Result<TcpStream, String> {
+        let mut reason = String::new();
+        for _ in &target.gateways {
+            let address = target.gateways[self.turn % target.gateways.len()];
+            reason = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    return stream.set_nodelay(true).map(|()| stream).map_err(|e| e.to_string());
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no connection in time".to_owned(),
+            };
+            self.turn += 1;
+            *refused += 1;
+        }
+        Err(reason)
+    }
 }
 
 async fn talk(
@@ -119,5 +147,58 @@ async fn talk(
             Ok(None) => {}
             Err(malformed) => return Err(format!("unreadable answer: {}", malformed.0)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Answers once on each connection, in these words.
+    async fn gateway(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::runtime::Handle::current().spawn(async move {
+            let mut kept = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1_024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                kept.push(stream);
+            }
+        });
+        address
+    }
+
+    /// A port that nobody listens at.
+    async fn nobody() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    async fn statuses(gateways: Vec<SocketAddr>, requests: usize) -> Vec<Result<(u16, u64), Failure>> {
+        let target = Target { gateways, authority: "x".to_owned() };
+        let mut connection = Connection::default();
+        let mut heard = Vec::new();
+        for _ in 0..requests {
+            let exchange = connection.exchange(&target, b"GET / HTTP/1.1\r\n\r\n", TIMEOUT).await;
+            heard.push(exchange.map(|exchange| (exchange.response.status, exchange.refused)));
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_refuses_a_connection_or_says_goodbye_is_followed_by_the_next() {
+        let leaves = gateway("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        let other = gateway("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(statuses(vec![leaves, other], 3).await, [Ok((200, 0)), Ok((204, 0)), Ok((200, 0))]);
+        assert_eq!(statuses(vec![nobody().await, other], 1).await, [Ok((204, 1))]);
+        let none = statuses(vec![nobody().await, nobody().await], 1).await;
+        assert!(matches!(none[..], [Err(Failure::NotSent(_))]), "{none:?}");
     }
 }

@@ -60,7 +60,7 @@ fn one_thread(run: &Arc<Run>, numbers: Vec<usize>) -> Result<Tally> {
                 run: Arc::clone(run),
                 tally: Arc::clone(&tally),
                 number,
-                connection: Connection::default(),
+                connection: Connection::starting_at(number),
                 follows: follows.clone(),
             };
             tasks.spawn(worker.work());
@@ -127,7 +127,7 @@ impl Worker {
         }
         self.tally().sent(run.elapsed());
         let in_flight = run.live.begin();
-        let result = self.connection.exchange(run.target.address, request, run.timeout).await;
+        let result = self.connection.exchange(&run.target, request, run.timeout).await;
         let end = Instant::now();
         if run.fresh_connections {
             self.connection.close();
@@ -135,7 +135,11 @@ impl Worker {
         let judged = self.judge(&result);
         run.live.end(judged.outcome);
         match &result {
-            Ok(_) => self.tally().answered(run.elapsed(), end - begin, end - sent, &judged),
+            Ok(exchange) => {
+                let mut tally = self.tally();
+                tally.elsewhere += u64::from(exchange.refused > 0);
+                tally.answered(run.elapsed(), end - begin, end - sent, &judged);
+            }
             Err(Failure::NotSent(reason) | Failure::Cut(reason)) => self.tally().failed(reason),
         }
         if let Some(record) = &run.record {

@@ -78,7 +78,7 @@ async fn follow(run: &Run, job: Job, permits: &Semaphore) -> Option<Outcome> {
         tokio::time::sleep(INTERVAL).await;
         let _permit = permits.acquire().await.ok()?;
         let asked = run.unix_ms(Instant::now());
-        let answer = Connection::default().exchange(run.target.address, &request, run.timeout).await;
+        let answer = Connection::default().exchange(&run.target, &request, run.timeout).await;
         let Ok(exchange) = answer else { continue };
         let Some(judged) = judge(exchange.response.status, &exchange.response.body) else { continue };
         if let Some(record) = &run.record {

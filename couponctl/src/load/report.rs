@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) errors: u64,
     /// No answer: these may have had an effect.
     pub(crate) unknown: u64,
+    /// One gateway had no connection for them, and another one answered.
+    pub(crate) elsewhere: u64,
     /// The reasons of errors and unknown.
     pub(crate) failures: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +83,7 @@ impl Report {
             pending: live.count(Outcome::Pending),
             errors: live.count(Outcome::NotSent),
             unknown: live.count(Outcome::Unknown),
+            elsewhere: tally.elsewhere,
             pending_followed: follow.then_some(Followed { issued, none, unresolved }),
             in_flight_max: live.in_flight_max(),
             latency_ms: Percentiles::of(&tally.latency),
@@ -139,6 +142,9 @@ impl Report {
         table.add_row(["unknown (no answer)", &grouped(self.unknown)]);
         for (reason, count) in self.failures.iter().take(5) {
             table.add_row([format!("  {reason}"), grouped(*count)]);
+        }
+        if self.elsewhere > 0 {
+            table.add_row(["refused, sent elsewhere", &grouped(self.elsewhere)]);
         }
         table.add_row(["most in flight", &grouped(self.in_flight_max)]);
         table.add_row(["latency", &self.latency_ms.line()]);

@@ -67,6 +67,8 @@ pub(crate) struct Tally {
     /// Why answers are missing, the first few kinds.
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) seconds: Vec<Second>,
+    /// Requests that one gateway had no connection for, and another one answered.
+    pub(crate) elsewhere: u64,
     /// What became of the PENDING: issued, none, still unknown.
     pub(crate) followed: [u64; 3],
 }
@@ -79,6 +81,7 @@ impl Tally {
             refused: BTreeMap::new(),
             failures: BTreeMap::new(),
             seconds: Vec::new(),
+            elsewhere: 0,
             followed: [0; 3],
         })
     }
@@ -112,6 +115,7 @@ impl Tally {
                 *mine.entry(key.clone()).or_default() += number;
             }
         }
+        self.elsewhere += other.elsewhere;
         if self.seconds.len() < other.seconds.len() {
             self.seconds.resize(other.seconds.len(), Second::default());
         }

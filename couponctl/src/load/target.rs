@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    pub(crate) address: SocketAddr,
-    /// Host and port as given, for the Host header.
+    /// One at least. Where there are several, each of them may be asked.
+    pub(crate) gateways: Vec<SocketAddr>,
+    /// Host and port as given, for the Host header; of the first one, as clients of a balancer know one name only.
     pub(crate) authority: String,
 }
 
@@ -31,7 +32,16 @@ impl Target {
         if !allow_remote && !addresses.iter().all(|address| address.ip().is_loopback()) {
             bail!("{authority} is not this machine; --allow-remote if that is meant");
         }
-        Ok(Self { address, authority: authority.to_owned() })
+        Ok(Self { gateways: vec![address], authority: authority.to_owned() })
+    }
+
+    /// Gateways that stand side by side.
+    pub(crate) fn parse_all(urls: &[String], allow_remote: bool) -> Result<Self> {
+        let each = urls.iter().map(|url| Self::parse(url, allow_remote));
+        let mut each = each.collect::<Result<Vec<_>>>()?.into_iter();
+        let Some(mut first) = each.next() else { bail!("no gateway") };
+        first.gateways.extend(each.flat_map(|other| other.gateways));
+        Ok(first)
     }
 
     /// A request, but for its token. `body` is JSON.
@@ -102,6 +112,15 @@ mod tests {
         {
             assert!(Target::parse(url, true).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn gateways_side_by_side_have_the_name_of_the_first() {
+        let urls = ["http://127.0.0.1:8080", "http://127.0.0.1:8081"].map(str::to_owned);
+        let target = Target::parse_all(&urls, false).unwrap();
+        assert_eq!(target.authority, "127.0.0.1:8080");
+        assert_eq!(target.gateways.iter().map(SocketAddr::port).collect::<Vec<_>>(), [8080, 8081]);
+        assert!(Target::parse_all(&["http://127.0.0.1".to_owned(), "x".to_owned()], false).is_err());
     }
 
     #[test]

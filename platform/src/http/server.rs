@@ -12,10 +12,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -71,6 +73,8 @@ pub struct Server {
 pub(crate) struct Workers(Vec<oneshot::Sender<()>>);
 
 struct Shared {
+    /// Whoever is answered over HTTP/1 is told to go elsewhere next time.
+    leaving: Arc<AtomicBool>,
     /// Accept no more; finish what is begun.
     stop: CancellationToken,
     /// Cut what is not finished.
@@ -85,6 +89,7 @@ struct Shared {
 impl Shared {
     fn new(settings: &ServerSettings) -> io::Result<Self> {
         Ok(Self {
+            leaving: Arc::default(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -172,6 +177,13 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Goes on as before, but each answer over HTTP/1 is the last one on its connection. A connection that is closed
+    /// while nobody was told so may have the client's next request on its way, and whether that one was carried out
+    /// nobody can say. HTTP/2 says at the drain itself up to which request it has heard (RFC 9113, 6.8).
+    pub(crate) fn leave(&self) {
+        self.shared.leaving.store(true, Relaxed);
     }
 
     /// Accepts no more, finishes what is begun, and cuts what takes longer than the limit. Worker runtimes live until
@@ -316,6 +328,7 @@ where
 {
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = is_http2.then(|| Arc::clone(&requests));
+    let leaving = (!is_http2).then(|| Arc::clone(&shared.leaving));
     let service = service_fn(move |mut request| {
         if front.is_edge() {
             request.extensions_mut().insert(peer);
@@ -324,7 +337,15 @@ where
             counted.fetch_add(1, Relaxed);
         }
         let answer = front.answer(request);
-        async move { Ok::<_, Infallible>(answer.await.map(|body| Watched::new(body, is_http2))) }
+        let leaving = leaving.clone();
+        async move {
+            let mut response = answer.await;
+            let is_last = leaving.is_some_and(|leaving| leaving.load(Relaxed));
+            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|body| Watched::new(body, is_http2)))
+        }
     });
     let io = TokioIo::new(stream);
     // A token of its own: the shared one's lock would be met by every connection at every wake.

@@ -222,7 +222,8 @@ where
             Err(_) => tracing::warn!("not deregistered in time"),
         }
     }
-    if server.is_some() {
+    if let Some(server) = &server {
+        server.leave();
         tokio::time::sleep(server_settings.drain_delay).await;
     }
     let settled = match server {

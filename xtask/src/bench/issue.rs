@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use console::style;
 
 use super::outcome::Outcome;
-use super::{keep, provenance};
+use super::{keep, load_average, provenance};
 use crate::build::{self, Binaries, workspace};
 use crate::cli::Measure;
 use crate::config_repository;
@@ -96,6 +96,7 @@ impl Servers {
             trace_ui: false,
             proxied: false,
             replicated: false,
+            doubled: false,
         };
         let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
         let started = up::obtain(&stack, false).and_then(|programs| stack.start_servers(&programs));
@@ -213,12 +214,6 @@ fn step(line: &str) -> Option<(u64, u64, &str)> {
 /// What it said itself, else the end of its log.
 fn why(said: &[String], log: &Path) -> String {
     if said.is_empty() { tail(&fs::read_to_string(log).unwrap_or_default(), 10) } else { said.join("\n") }
-}
-
-/// Of the last minute.
-fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 #[cfg(test)]

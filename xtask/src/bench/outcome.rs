@@ -13,27 +13,27 @@ use crate::table;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Outcome {
-    title: String,
-    about: String,
-    sections: Vec<Section>,
-    checks: Vec<Check>,
-    figures: Value,
+    pub(super) title: String,
+    pub(super) about: String,
+    pub(super) sections: Vec<Section>,
+    pub(super) checks: Vec<Check>,
+    pub(super) figures: Value,
 }
 
 #[derive(Debug, Deserialize)]
-struct Section {
-    heading: String,
-    about: String,
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Section {
+    pub(super) heading: String,
+    pub(super) about: String,
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Check {
-    what: String,
-    is: String,
-    must: String,
-    ok: bool,
+pub(super) struct Check {
+    pub(super) what: String,
+    pub(super) is: String,
+    pub(super) must: String,
+    pub(super) ok: bool,
 }
 
 impl Outcome {
@@ -55,17 +55,22 @@ impl Outcome {
              machine: the ratios say more than the figures.\n\n{about}\n\n{}\n",
             self.title, self.about
         );
+        self.write_sections(&mut text, "##");
+        text
+    }
+
+    /// `level`: the marks of their headings.
+    pub(super) fn write_sections(&self, text: &mut String, level: &str) {
         for section in &self.sections {
-            let _ = write!(text, "\n## {}\n\n{}\n\n", section.heading, section.about);
-            markdown_table(&mut text, &section.columns, &section.rows);
+            let _ = write!(text, "\n{level} {}\n\n{}\n\n", section.heading, section.about);
+            markdown_table(text, &section.columns, &section.rows);
         }
         if !self.checks.is_empty() {
-            text.push_str("\n## What is asked for\n\n");
+            let _ = write!(text, "\n{level} What is asked for\n\n");
             let columns = ["", "is", "must be"].map(str::to_owned);
             let row = |check: &Check| vec![check.what.clone(), check.is.clone(), check.must.clone()];
-            markdown_table(&mut text, &columns, &self.checks.iter().map(row).collect::<Vec<_>>());
+            markdown_table(text, &columns, &self.checks.iter().map(row).collect::<Vec<_>>());
         }
-        text
     }
 
     pub(super) fn tables(&self) -> String {

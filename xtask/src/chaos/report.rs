@@ -12,8 +12,8 @@ use super::summary::{Pooled, Summary};
 use crate::bench::short;
 use crate::table;
 
-const BEGIN: &str = "<!-- chaos: begin -->";
-const END: &str = "<!-- chaos: end -->";
+/// The marks in the document have this name.
+const MARKS: &str = "chaos";
 
 const ALREADY: &str = "409 COUPON_ALREADY_ISSUED";
 const SOLD_OUT: &str = "409 COUPON_SOLD_OUT";
@@ -223,18 +223,20 @@ fn markdown(results: &Results) -> String {
 /// Puts the tables between the marks of a file.
 pub(crate) fn publish(results: &Results, path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let text = between_marks(&text, &markdown(results)).with_context(|| path.display().to_string())?;
+    let text = between_marks(&text, MARKS, &markdown(results)).with_context(|| path.display().to_string())?;
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn between_marks(text: &str, new: &str) -> Result<String> {
-    let (Some((before, rest)), Some((_, after))) = (text.split_once(BEGIN), text.split_once(END)) else {
-        bail!("the marks {BEGIN} and {END} are missing");
+/// A document with what stands between the marks of this name replaced.
+pub(crate) fn between_marks(text: &str, name: &str, new: &str) -> Result<String> {
+    let [begin, end] = ["begin", "end"].map(|which| format!("<!-- {name}: {which} -->"));
+    let (Some((before, rest)), Some((_, after))) = (text.split_once(&begin), text.split_once(&end)) else {
+        bail!("the marks {begin} and {end} are missing");
     };
-    if !rest.contains(END) {
-        bail!("the mark {END} stands before {BEGIN}");
+    if !rest.contains(&end) {
+        bail!("the mark {end} stands before {begin}");
     }
-    Ok(format!("{before}{BEGIN}\n\n{new}\n{END}{after}"))
+    Ok(format!("{before}{begin}\n\n{new}\n{end}{after}"))
 }
 
 #[cfg(test)]
@@ -308,18 +310,21 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
+        const BEGIN: &str = "<!-- x: begin -->";
+        const END: &str = "<!-- x: end -->";
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = between_marks(&text, "new\n").unwrap();
+        let new = between_marks(&text, "x", "new\n").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(between_marks(&new, "new\n").unwrap(), new);
-        assert!(between_marks("a", "x").is_err());
-        assert!(between_marks(&format!("{END}{BEGIN}"), "x").is_err());
+        assert_eq!(between_marks(&new, "x", "new\n").unwrap(), new);
+        assert!(between_marks("a", "x", "x").is_err());
+        assert!(between_marks(&text, "y", "x").is_err());
+        assert!(between_marks(&format!("{END}{BEGIN}"), "x", "x").is_err());
     }
 
     #[test]
     fn the_documentation_has_a_place_for_it() {
         let text = fs::read_to_string(crate::build::workspace().join("docs/reliability.md")).unwrap();
-        between_marks(&text, "new").unwrap();
+        between_marks(&text, MARKS, "new").unwrap();
         for answer in [
             "told ISSUED",
             "leaked",

@@ -120,7 +120,9 @@ Examples:
   cargo xtask bench sink
   cargo xtask bench promise
   cargo xtask bench retire
-  cargo xtask bench start";
+  cargo xtask bench start
+  # on a stack of its own
+  cargo xtask bench rolling";
 
 pub(crate) const BENCH_SINK: &str = "\
 Examples:
@@ -155,3 +157,14 @@ Examples:
 
 It takes about 2 minutes, on the servers of the run if they run, else on servers of its own. It fails if an instance is \
 ready later than asked for.";
+
+pub(crate) const BENCH_ROLLING: &str = "\
+Examples:
+  # quick to build
+  cargo xtask bench rolling --debug --rate 300
+  cargo xtask bench rolling --json | jq '.figures.steps[] | {step, get, post}'
+  # rewrite the tables of docs/reliability.md
+  cargo xtask bench rolling --publish
+
+It takes about 5 minutes, on a stack of its own with two instances of every service and two gateways. It fails if a \
+request failed, if the claims do not add up, or if an instance that is slow or fails gets 5 % of the traffic or more.";

@@ -122,6 +122,7 @@ mod tests {
             trace_ui: false,
             proxied: true,
             replicated: true,
+            doubled: false,
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let programs = up::obtain(&stack, false).unwrap();

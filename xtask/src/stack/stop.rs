@@ -72,6 +72,7 @@ mod tests {
             trace_ui: false,
             proxied: false,
             replicated: false,
+            doubled: false,
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let start = |name: &'static str, kind: Kind, at_the_end: &str| {

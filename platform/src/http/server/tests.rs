@@ -245,6 +245,24 @@ async fn what_was_begun_is_answered_in_the_drain_and_idle_connections_close() {
 }
 
 #[tokio::test]
+async fn who_leaves_answers_and_says_goodbye() {
+    let server = start(|_| {});
+    let mut stream = connect(&server).await;
+    send(&mut stream, "/ok").await;
+    let before = read_until(&mut stream, "\r\n\r\nok").await.unwrap();
+    assert!(!before.contains("connection: close"), "{before}");
+    server.leave();
+    // On a connection that was there, and on a new one.
+    for mut stream in [stream, connect(&server).await] {
+        send(&mut stream, "/ok").await;
+        let last = read_until(&mut stream, "\r\n\r\nok").await.unwrap();
+        assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
+        assert_eq!(read_until(&mut stream, "more").await, None, "closed");
+    }
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn what_does_not_end_is_cut_after_the_drain() {
     let server = start(|_| {});
     let mut hanging = connect(&server).await;

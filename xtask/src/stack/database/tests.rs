@@ -28,6 +28,7 @@ impl Pair {
             trace_ui: false,
             proxied: true,
             replicated: true,
+            doubled: false,
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let pair = Self { stack, _folder: temporary };

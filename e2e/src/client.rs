@@ -1,5 +1,6 @@
 //! HTTP as a customer's program would do it, and the shapes that every answer must have.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
@@ -44,14 +45,24 @@ impl Client {
         Self { judges_tokens: true, ..Self::at(&stack.gateway) }
     }
 
+    /// Through the gateway, from one of this machine's addresses.
+    pub fn from_address(stack: &Stack, address: IpAddr) -> Self {
+        Self { judges_tokens: true, ..Self::over(&stack.gateway, Some(address)) }
+    }
+
+    pub fn at(base: &str) -> Self {
+        Self::over(base, None)
+    }
+
     /// # Panics
     /// When the HTTP client can't be made.
-    pub fn at(base: &str) -> Self {
+    fn over(base: &str, from: Option<IpAddr>) -> Self {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .pool_idle_timeout(IDLE)
             .no_proxy()
             .tcp_nodelay(true)
+            .local_address(from)
             .build()
             .unwrap_or_else(|error| panic!("no HTTP client: {error}"));
         Self { http, base: base.trim_end_matches('/').to_owned(), judges_tokens: false }

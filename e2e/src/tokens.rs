@@ -82,16 +82,28 @@ impl Minter {
     }
 
     /// The same claims under the name of another key.
+    pub fn sign_as(&self, kid: &str, claims: &Value) -> String {
+        self.sign_under(&json!({"alg": "EdDSA", "typ": "JWT", "kid": kid}), claims)
+    }
+
+    /// The same claims under any header, by the signature of this key.
     ///
     /// # Panics
     /// When signing fails.
-    pub fn sign_as(&self, kid: &str, claims: &Value) -> String {
-        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &self.key).unwrap_or_else(|error| panic!("not signed: {error}"))
+    pub fn sign_under(&self, header: &Value, claims: &Value) -> String {
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(header), encode(claims));
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &self.key, Algorithm::EdDSA);
+        format!("{signed}.{}", signature.unwrap_or_else(|error| panic!("not signed: {error}")))
     }
 
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// As a token might bring it along (RFC 7515, 4.1.3).
+    pub fn public_jwk(&self) -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": URL_SAFE_NO_PAD.encode(&self.public)})
     }
 
     /// Tokens "signed" by HS256 with the public key as the secret, in every form in which one might have it.

@@ -8,6 +8,8 @@ pub mod config;
 pub mod cors;
 pub mod discovery;
 pub mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod headers;
 pub mod limits;
 pub mod openapi;

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod consul;
+mod files;
 pub mod health;
 pub mod http;
 pub mod id;

@@ -19,9 +19,7 @@ async fn unknown_paths_are_not_found() {
     let stack = Stack::load();
     let client = Client::gateway(&stack);
     let token = Minter::of(&stack).token(user_ids(1)[0]);
-    for path in
-        ["/nowhere", "/", "/users/nowhere/at/all", "/internal/coupons/1", "/internal/counts", "/actuator/env"]
-    {
+    for path in ["/nowhere", "/", "/users/nowhere/at/all"] {
         client.get(path, Some(&token)).await.problem(404, "NOT_FOUND");
     }
     client.get("/nowhere", None).await.problem(404, "NOT_FOUND");

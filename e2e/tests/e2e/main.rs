@@ -4,6 +4,7 @@
 //! take it alone (`stack::shared`, `stack::alone`).
 
 mod accounts;
+mod attacks;
 mod claims;
 mod couponctl;
 mod faults;
@@ -16,4 +17,3 @@ mod race;
 mod sessions;
 mod sign_up;
 mod tokens;
-mod trust;

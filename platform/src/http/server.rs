@@ -88,12 +88,13 @@ struct Shared {
 
 impl Shared {
     fn new(settings: &ServerSettings) -> io::Result<Self> {
+        let most = crate::files::connections(settings.max_connections).min(Semaphore::MAX_PERMITS);
         Ok(Self {
             leaving: Arc::default(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             connections: TaskTracker::new(),
-            permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(most)),
             header_timeout: settings.header_timeout,
             write_idle_timeout: settings.write_idle_timeout,
             tls: settings.tls.as_ref().map(Tls::new).transpose()?,

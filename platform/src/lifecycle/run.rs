@@ -84,6 +84,7 @@ where
     F: FnOnce(Context, S) -> Fut,
     Fut: Future<Output = Result<App, BoxError>>,
 {
+    crate::files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,7 +1,11 @@
-//! Nobody is believed about who they are but the gateway.
+//! Forged identities: nobody is believed about who they are but the gateway.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::client::Client;
 use e2e::coupons::{self, OPEN, check_receipt};
+use e2e::raw::{Raw, http2};
+use e2e::secrets;
 use e2e::stack::{Stack, shared};
 use e2e::tokens::{Minter, user_ids};
 use e2e::users;
@@ -28,13 +32,102 @@ fn forged(user: u64, identity: &str) -> Vec<(&'static str, String)> {
 
 /// An identity as the gateway would write it, but for the secret.
 fn identity(user: u64) -> String {
+    sealed(user, None, b"a guess at the secret, long enough")
+}
+
+fn sealed(user: u64, session: Option<&Value>, secret: &[u8]) -> String {
     let now = e2e::tokens::unix_ms() / 1000;
     let claims = json!({
         "aud": "firstcome-internal", "iss": "firstcome", "sub": user.to_string(), "roles": ["USER", "ADMIN", "SERVICE"],
-        "iat": now, "exp": now + 60,
+        "sid": session, "iat": now, "exp": now + 60,
     });
-    let key = jsonwebtoken::EncodingKey::from_secret(b"a guess at the secret, long enough");
+    let key = jsonwebtoken::EncodingKey::from_secret(secret);
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("HS256 can sign")
+}
+
+/// The identity that the gateway writes for who holds this token: a service that sees it believes it.
+fn genuine(stack: &Stack, user: u64, access: &str) -> String {
+    let claims = access.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims: Value = serde_json::from_slice(&claims.expect("a JWT")).expect("claims");
+    let secret = Stack::secret(&stack.folder.join("secrets/identity"));
+    secrets::met(sealed(user, Some(&claims["sid"]), secret.as_bytes()))
+}
+
+/// Every way to write the header's line that some parser takes for the header. `{}` is the value.
+const SPELLINGS: [&str; 16] = [
+    "x-firstcome-identity: {}",
+    "X-Firstcome-Identity: {}",
+    "X-FIRSTCOME-IDENTITY:{}",
+    "x-FiRsTcOmE-iDeNtItY:\t{}\t",
+    "X_Firstcome_Identity: {}",
+    "X-Firstcome_Identity: {}",
+    "X-Firstcome-Identity : {}",
+    " X-Firstcome-Identity: {}",
+    "\tX-Firstcome-Identity: {}",
+    "Accept: */*\n X-Firstcome-Identity: {}",
+    "Accept: */*\nX-Firstcome-Identity: {}",
+    "Accept: */*\rX-Firstcome-Identity: {}",
+    "X-Firstcome-Identity\0: {}",
+    "X-Firstcome%2DIdentity: {}",
+    "X-Firstcome-Identity: {}\r\nX-Firstcome-Identity: {}",
+    "Connection: close, X-Firstcome-Identity\r\nX-Firstcome-Identity: {}",
+];
+
+/// A logout is for who has a token, and for who has a refresh token alone: its service is asked without an identity,
+/// and would believe one.
+#[tokio::test]
+async fn a_genuine_identity_sent_by_a_client_is_believed_in_no_spelling() {
+    let _stack = shared().await;
+    let stack = Stack::load();
+    let client = Client::gateway(&stack);
+    let user = users::customer(&client).await;
+    let stolen = genuine(&stack, user.id, &user.access);
+    for spelling in SPELLINGS {
+        let header = spelling.replace("{}", &stolen);
+        let request =
+            format!("POST /users/logout HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 0\r\n\r\n");
+        let mut raw = Raw::connect(&stack.gateway).await;
+        raw.send(request.as_bytes()).await;
+        let answer = raw.answer().await.unwrap_or_else(|| panic!("{spelling:?}: no answer"));
+        assert!(matches!(answer.status, 400 | 401), "{spelling:?}: {answer:?}");
+    }
+    // In a trailer, which comes after everything that was judged.
+    let head = "POST /users/logout HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: x-firstcome-identity\r\n";
+    let request = format!("{head}\r\n0\r\nX-Firstcome-Identity: {stolen}\r\n\r\n");
+    let mut raw = Raw::connect(&stack.gateway).await;
+    raw.send(request.as_bytes()).await;
+    assert_eq!(raw.answer().await.map(|answer| answer.status), Some(401), "in a trailer");
+    // Over HTTP/2.
+    for name in ["x-firstcome-identity", "x_firstcome_identity", "X-Firstcome-Identity"] {
+        let mut raw = Raw::connect(&stack.gateway).await;
+        let block = http2::request("POST", "/users/logout", &[(name, &stolen)]);
+        let flags = http2::END_STREAM | http2::END_HEADERS;
+        raw.send(&[http2::preface(), http2::frame(http2::HEADERS, flags, 1, &block)].concat()).await;
+        if raw.stream_ends(1).await {
+            let heard = raw.data(1);
+            assert!(heard.is_empty() || heard.contains("UNAUTHENTICATED"), "{name}: {heard}");
+        }
+    }
+    client.get("/users/me", Some(&user.access)).await.expect(200);
+
+    // It is genuine: the service itself takes it. (Who has the secret needs no gateway.)
+    let service = stack.one("user-service");
+    let direct = Client::at(service.url.as_deref().expect("services have a URL"));
+    let request = direct.request(Method::POST, "/users/logout").header("x-firstcome-identity", &stolen);
+    direct.send(request).await.done();
+    client.get("/users/me", Some(&user.access)).await.problem(401, "UNAUTHENTICATED");
+}
+
+/// A header that is named in `Connection` goes no further: not even the gateway's own word can be taken away so.
+#[tokio::test]
+async fn the_gateways_own_identity_cannot_be_named_away() {
+    let _stack = shared().await;
+    let stack = Stack::load();
+    let client = Client::gateway(&stack);
+    let user = users::customer(&client).await;
+    let request = client.request(Method::GET, "/users/me").bearer_auth(&user.access);
+    let request = request.header("connection", "x-firstcome-identity, authorization, content-length");
+    assert_eq!(client.send(request).await.expect(200)["userId"], user.id);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! `bench`: measurements, each kept as a report with the commit and the machine that it ran on.
 
+mod gateway;
 mod issue;
 mod outcome;
+mod program;
 mod rolling;
 mod smoke;
 
@@ -23,6 +25,7 @@ pub(crate) fn bench(what: Bench) -> Result<ExitCode> {
         Bench::Promise(arguments) => issue::measure("promise", &arguments),
         Bench::Retire(arguments) => issue::measure("retire", &arguments),
         Bench::Start(arguments) => issue::measure("start", &arguments),
+        Bench::Gateway(arguments) => gateway::measure(&arguments),
         Bench::Rolling(arguments) => rolling::rolling(&arguments),
     }
 }

@@ -132,13 +132,16 @@ pub(crate) fn build(
     Ok(binaries)
 }
 
-/// The service that is measured, and what measures it.
-pub(crate) fn build_benchmarks(interrupt: &Interrupt, progress: &Progress) -> Result<Binaries> {
-    let packages = ["issue-service", "couponctl"];
+/// The service that is measured, what measures it, and what else is needed: all binaries of these packages.
+pub(crate) fn build_benchmarks(
+    packages: &[&str],
+    interrupt: &Interrupt,
+    progress: &Progress,
+) -> Result<Binaries> {
     let mut command = cargo();
     command.args(["build", "--message-format=json-render-diagnostics", "--release", "--bins"]);
     command.args(packages.iter().flat_map(|package| ["--package", package]));
-    let total = packages_in_tree(interrupt, &packages).unwrap_or(0);
+    let total = packages_in_tree(interrupt, packages).unwrap_or(0);
     Ok(run(&command, total, "release binaries", interrupt, progress)?.binaries)
 }
 

@@ -253,16 +253,19 @@ pub(crate) enum Bench {
     },
     /// Rows a second that the consumer writes, beside a bare INSERT loop, and an outage of the consumer
     #[command(after_help = examples::BENCH_SINK)]
-    Sink(Measure),
+    Sink(MeasureOnServers),
     /// What the promise costs: claims answered after the doorman, after the log's acknowledgement, after reading back
     #[command(after_help = examples::BENCH_PROMISE)]
-    Promise(Measure),
+    Promise(MeasureOnServers),
     /// What is left of two thousand coupons that end and retire: keys in Redis, memory, queues
     #[command(after_help = examples::BENCH_RETIRE)]
-    Retire(Measure),
+    Retire(MeasureOnServers),
     /// How soon an instance is ready with a million winners, what it weighs then, and how long their audit takes
     #[command(after_help = examples::BENCH_START)]
-    Start(Measure),
+    Start(MeasureOnServers),
+    /// What the gateway costs: requests a second, latencies, CPU and memory, beside nginx as a proxy
+    #[command(after_help = examples::BENCH_GATEWAY)]
+    Gateway(Measure),
     /// Every service restarted one instance after the other, keys rotated, a route changed, and an instance that is slow
     /// or fails, under load; fails where a request does
     #[command(after_help = examples::BENCH_ROLLING)]
@@ -286,9 +289,15 @@ pub(crate) struct Rolling {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Measure {
+pub(crate) struct MeasureOnServers {
     #[command(flatten)]
     pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) measure: Measure,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Measure {
     /// Where the report goes [default: docs/benchmarks/NAME.md; with --quick nowhere]
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

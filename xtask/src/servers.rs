@@ -6,6 +6,7 @@ pub(crate) mod debian;
 pub(crate) mod fetch;
 pub(crate) mod java;
 pub(crate) mod kafka;
+pub(crate) mod nginx;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sql;

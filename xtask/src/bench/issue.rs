@@ -1,22 +1,22 @@
 //! Benchmarks of the issue service's own parts: builds `issue-bench`, gives it servers and settings, and keeps what it
 //! finds.
 
-use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use console::style;
+use anyhow::{Context as _, Result};
 
 use super::outcome::Outcome;
-use super::{keep, load_average, provenance};
+use super::program::{self, load_average};
+use super::{keep, provenance};
 use crate::build::{self, Binaries, workspace};
-use crate::cli::Measure;
+use crate::cli::MeasureOnServers;
 use crate::config_repository;
-use crate::interrupt::{Interrupt, tail};
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::servers::sql::Engine;
 use crate::services;
@@ -27,43 +27,24 @@ use crate::{tools, up};
 const ISSUE_SERVICE: &str = "issue-service";
 const PROGRAM: &str = "issue-bench";
 
-pub(super) fn measure(name: &str, arguments: &Measure) -> Result<ExitCode> {
+pub(super) fn measure(name: &str, arguments: &MeasureOnServers) -> Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let progress = Progress::new();
     tools::for_builds(&interrupt, &progress)?;
-    let binaries = build::build_benchmarks(&interrupt, &progress)?;
+    let binaries = build::build_benchmarks(&[ISSUE_SERVICE, "couponctl"], &interrupt, &progress)?;
     let servers = Servers::find_or_start(&up::folder(&arguments.place)?, &interrupt, &progress)?;
     let load = load_average();
-    let found = run(name, arguments.quick, &binaries, &servers, &interrupt, &progress);
+    let found = run(name, arguments.measure.quick, &binaries, &servers, &interrupt, &progress);
     let shared = servers.whole_stack;
     if found.is_err() {
         servers.keep_logs(&progress);
     }
     servers.end()?;
-    let outcome = found?;
-
-    let mut about =
-        format!("{}\n\nLoad average of the machine before it: {load}.", provenance(binaries.commit())?);
+    let mut about = format!("Load average of the machine before it: {load}.");
     if shared {
         about.push_str(" The servers were those of a running system, whose services ran beside.");
     }
-    let report = outcome.markdown(name, &about);
-    let kept = match &arguments.out {
-        None if arguments.quick => None,
-        out => Some(keep(name, out.clone(), &report)?),
-    };
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&outcome.json(binaries.commit(), &load))?);
-    } else {
-        println!("{}", outcome.tables());
-        if let Some(path) = kept {
-            println!("written to {}", path.display());
-        }
-        for fault in outcome.faults() {
-            println!("{} {fault}", style("BELOW WHAT IS ASKED FOR:").red().bold());
-        }
-    }
-    Ok(if outcome.faults().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    found?.publish(name, &arguments.measure, binaries.commit(), &load, &about)
 }
 
 /// Those of a run that goes on, or some for this benchmark alone.
@@ -171,61 +152,5 @@ fn run(
     command.env("FIRSTCOME_PROFILE", "local");
     // Nobody is to find the benchmark, nor its spans.
     command.env("FIRSTCOME_CONSUL__ENABLED", "false").env("FIRSTCOME_TELEMETRY__EXPORTER", "none");
-    let log = folder.log(PROGRAM);
-    let mut tool = interrupt.spawn(&command, (File::create(&log)?.into(), Stdio::piped()))?;
-    let mut said = Vec::new();
-    if let Some(pipe) = tool.child.stderr.take() {
-        said = show(BufReader::new(pipe), name, progress)?;
-    }
-    let status = tool.child.wait()?;
-    interrupt.check()?;
-    if !status.success() {
-        bail!("{PROGRAM} {name} failed ({status})\n{}", why(&said, &log));
-    }
-    Outcome::read(&out)
-}
-
-/// Lines such as `3/12 what comes next` move a bar; all others are returned.
-fn show(lines: impl std::io::BufRead, name: &str, progress: &Progress) -> Result<Vec<String>> {
-    let mut bar = None;
-    let mut others = Vec::new();
-    for line in lines.lines() {
-        let line = line?;
-        let Some((done, total, text)) = step(&line) else {
-            others.push(line);
-            continue;
-        };
-        let bar = bar.get_or_insert_with(|| progress.bar(name, total));
-        bar.position(done);
-        bar.say(&format!("{done} of {total}: {text}"));
-    }
-    if let Some(bar) = bar {
-        bar.done("measured");
-    }
-    Ok(others)
-}
-
-fn step(line: &str) -> Option<(u64, u64, &str)> {
-    let (count, text) = line.split_once(' ')?;
-    let (done, total) = count.split_once('/')?;
-    Some((done.parse().ok()?, total.parse().ok()?, text))
-}
-
-/// What it said itself, else the end of its log.
-fn why(said: &[String], log: &Path) -> String {
-    if said.is_empty() { tail(&fs::read_to_string(log).unwrap_or_default(), 10) } else { said.join("\n") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_told_from_other_lines() {
-        assert_eq!(step("3/12 one coupon: 5/6 of it"), Some((3, 12, "one coupon: 5/6 of it")));
-        assert_eq!(step("error: no/where to go"), None);
-        let lines = "0/2 begin\nerror: broken\n1/2 go on\n";
-        let others = show(lines.as_bytes(), "sink", &Progress::new()).unwrap();
-        assert_eq!(others, ["error: broken"]);
-    }
+    program::run(&command, name, &folder.log(PROGRAM), &out, interrupt, progress)
 }

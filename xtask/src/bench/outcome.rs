@@ -1,14 +1,17 @@
-//! What `issue-bench` found, as a report that is kept, as tables on a terminal, and as JSON.
+//! What a benchmark found, as a report that is kept, as tables on a terminal, and as JSON.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use console::style;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::{keep, provenance};
+use crate::cli::Measure;
 use crate::table;
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +43,34 @@ impl Outcome {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is no outcome", path.display()))
+    }
+
+    /// Keeps the report and shows what is asked for; a check that failed makes the command fail. `about` is on this run.
+    pub(super) fn publish(
+        &self,
+        name: &str,
+        arguments: &Measure,
+        commit: Option<&str>,
+        load: &str,
+        about: &str,
+    ) -> Result<ExitCode> {
+        let report = self.markdown(name, &format!("{}\n\n{about}", provenance(commit)?));
+        let kept = match &arguments.out {
+            None if arguments.quick => None,
+            out => Some(keep(name, out.clone(), &report)?),
+        };
+        if arguments.json {
+            println!("{}", serde_json::to_string_pretty(&self.json(commit, load))?);
+        } else {
+            println!("{}", self.tables());
+            if let Some(path) = kept {
+                println!("written to {}", path.display());
+            }
+            for fault in self.faults() {
+                println!("{} {fault}", style("BELOW WHAT IS ASKED FOR:").red().bold());
+            }
+        }
+        Ok(if self.faults().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Each check that failed, in words.

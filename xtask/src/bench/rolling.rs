@@ -23,8 +23,8 @@ use console::style;
 
 use self::outliers::Outlier;
 use self::steps::Rolled;
-use super::load_average;
 use super::outcome::Outcome;
+use super::program::load_average;
 use super::provenance;
 use crate::build::{Profile, workspace};
 use crate::chaos::report::between_marks;

@@ -121,6 +121,8 @@ Examples:
   cargo xtask bench promise
   cargo xtask bench retire
   cargo xtask bench start
+  # beside nginx, which it finds or gets
+  cargo xtask bench gateway
   # on a stack of its own
   cargo xtask bench rolling";
 
@@ -168,3 +170,11 @@ Examples:
 
 It takes about 5 minutes, on a stack of its own with two instances of every service and two gateways. It fails if a \
 request failed, if the claims do not add up, or if an instance that is slow or fails gets 5 % of the traffic or more.";
+
+pub(crate) const BENCH_GATEWAY: &str = "\
+Examples:
+  cargo xtask bench gateway
+  cargo xtask bench gateway --quick
+  cargo xtask bench gateway --json | jq '.figures.proxied[] | {load, way, ofNginx, cpuMicros}'
+
+It takes about 6 minutes and needs no run. It fails if the gateway falls behind nginx by more than is allowed.";

@@ -123,7 +123,7 @@ impl Proxy {
                 Sent::Failed(failure) => return Err(failure),
                 Sent::Returned(_, error) if !plan.leaves(Duration::ZERO) => {
                     // It had less than the time that a connection may take.
-                    balancer.broke(&endpoint);
+                    balancer.broke(&endpoint, "unreachable");
                     return Err(Failure::Unreachable { service: balancer.service().to_owned(), error });
                 }
                 Sent::Returned(back, error) => {

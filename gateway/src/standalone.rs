@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use platform::config::{ConsulSettings, IdentitySettings, ServerSettings};
+use platform::config::{ConsulSettings, IdentitySettings, Problems, ServerSettings};
 
 use crate::balance::Known;
 use crate::config::{Authentication, GatewaySettings, LimitSettings, UpstreamSettings};
@@ -57,6 +57,11 @@ pub fn settings(
         tls: fixed.door.tls.clone(),
         ..defaults
     };
+    let mut problems = Problems::default();
+    server.validate(&mut problems);
+    if !problems.is_empty() {
+        return Err(Unusable(problems.iter().map(str::to_owned).collect()));
+    }
     Ok(GatewaySettings {
         server,
         admin: platform::config::AdminSettings::default(),

@@ -52,12 +52,6 @@ pub(crate) fn short(commit: &str) -> String {
     format!("{}{mark}", &id[..id.len().min(9)])
 }
 
-/// Of the last minute.
-fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
-}
-
 pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);

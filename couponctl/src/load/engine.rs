@@ -181,7 +181,7 @@ impl Worker {
         let Some(jtl) = &self.run.jtl else { return Ok(()) };
         let status;
         let (code, message, bytes, latency, connect) = match result {
-            Ok(Exchange { response, connect, first_byte }) => {
+            Ok(Exchange { response, connect, first_byte, .. }) => {
                 status = response.status.to_string();
                 let latency = first_byte.saturating_duration_since(moments.begin);
                 (status.as_str(), response.reason.as_str(), response.length, latency, *connect)

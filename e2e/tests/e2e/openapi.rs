@@ -181,7 +181,7 @@ impl Run {
     }
 
     async fn ask(&self, name: &str, operation: &Value) -> Answer {
-        let (method, path) = name.split_once(' ').unwrap();
+        let (method, path) = name.split_once(' ').expect("a method and a path");
         let mut path = path.to_owned();
         for parameter in
             operation["parameters"].as_array().into_iter().flatten().filter(|it| it["in"] == "path")
@@ -199,7 +199,7 @@ impl Run {
             Some(_) => Some(&*self.admin),
             None => Some(&*self.user),
         };
-        let method: Method = method.to_ascii_uppercase().parse().unwrap();
+        let method: Method = method.to_ascii_uppercase().parse().expect("a method");
         let mut request = with_token(self.client.request(method, &path), token);
         if let Some(body) = operation.get("requestBody") {
             request = request.json(&self.real(examples(&body["content"]["application/json"])[0]));

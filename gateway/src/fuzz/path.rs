@@ -24,7 +24,7 @@ static TABLE: LazyLock<RouteTable> = LazyLock::new(|| {
         reserved_paths: RESERVED.map(str::to_owned).to_vec(),
         ..RoutingSettings::default()
     };
-    RouteTable::build(&settings, |_| Target::Nowhere).expect("a table")
+    RouteTable::build(&settings, &RouteTable::default(), |_| Target::Nowhere).expect("a table")
 });
 
 pub fn run(data: &[u8]) {
@@ -70,7 +70,7 @@ fn lenient(path: &str) -> String {
     }
     let mut kept: Vec<String> = Vec::new();
     for segment in path.replace('\\', "/").split('/') {
-        let segment: String = segment.chars().take_while(|c| *c != ';').filter(|c| *c > ' ').collect();
+        let segment: String = segment.chars().take_while(|c| *c != ';').collect();
         match &*segment {
             "" | "." => {}
             ".." => drop(kept.pop()),

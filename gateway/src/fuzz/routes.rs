@@ -14,7 +14,7 @@ use crate::standalone::Unusable;
 use crate::standalone::document::Document;
 
 /// What a problem begins with: the path of a setting, or what is wrong with the whole.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 13] = [
     "routes",
     "default-filters",
     "globalcors",
@@ -24,6 +24,8 @@ const PLACES: [&str; 11] = [
     "reserved-paths",
     "route-enabled",
     "spring.",
+    "server.",
+    "resilience4j.",
     "is no YAML: ",
     "has no settings",
 ];
@@ -44,7 +46,7 @@ pub fn run(data: &[u8]) {
             return;
         }
     };
-    let table = RouteTable::build(&document.routing, |_| Target::Nowhere)
+    let table = RouteTable::build(&document.routing, &RouteTable::default(), |_| Target::Nowhere)
         .unwrap_or_else(|problems| panic!("found right and not built: {problems:?}"));
     assert!(GlobalCors::parse(&document.routing.globalcors.cors_configurations).is_ok());
     let _ = table.describe();
@@ -68,7 +70,7 @@ fn ask(table: &RouteTable, method: &Method, path: &str) {
         draws: Draws::default(),
     };
     let Ok(route) = table.find(&asked) else { return };
-    assert!(!table.is_reserved(path), "{path} is reserved");
+    assert!(!route.reserved.contain(path), "{path} is reserved");
     let variables = route.capture(&asked);
     let request = Request::builder().method(method).uri(path).body(()).expect("a request");
     let (mut parts, ()) = request.into_parts();

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::auth::token::{Claims, KeySource, TokenRules};
 use crate::config::{JwtAlgorithm, JwtSettings};
@@ -24,39 +23,34 @@ const LEEWAY: u64 = 5;
 struct House {
     pair: Ed25519KeyPair,
     key: DecodingKey,
-    /// With which algorithms it can be run, and what then counts.
-    rules: [(TokenRules, &'static [JwtAlgorithm]); 3],
+    /// What it may be told to accept.
+    rules: [(TokenRules, JwtAlgorithm); 2],
     /// Every token of the corpus that was really signed.
     signed: HashSet<String>,
 }
 
 static HOUSE: LazyLock<House> = LazyLock::new(|| {
-    use JwtAlgorithm::{EdDSA, HS256};
     // A key for all times, so that one input means the same tomorrow.
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed");
     let key = DecodingKey::from_ed_components(&URL_SAFE_NO_PAD.encode(pair.public_key())).expect("a key");
-    let rules = |algorithms: &'static [JwtAlgorithm]| (TokenRules::new(&settings(algorithms)), algorithms);
+    let rules = |algorithm| (TokenRules::new(&settings(algorithm)), algorithm);
     let header = format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{KID}"}}"#);
     let claims = format!(r#"{{"iss":"{NAME}","aud":"{NAME}","sub":"7","exp":{}}}"#, NOW + 900);
     let by_key = join(&header, &claims, |signed| pair.sign(signed).as_ref().to_vec());
     let by_secret = join(r#"{"alg":"HS256"}"#, &claims, |signed| mac(SECRET.as_bytes(), signed));
     House {
         signed: HashSet::from([by_key, by_secret]),
-        rules: [rules(&[EdDSA]), rules(&[HS256]), rules(&[EdDSA, HS256])],
+        rules: [rules(JwtAlgorithm::EdDSA), rules(JwtAlgorithm::HS256)],
         pair,
         key,
     }
 });
 
-fn settings(algorithms: &[JwtAlgorithm]) -> JwtSettings {
-    JwtSettings {
-        issuer: NAME.to_owned(),
-        audience: NAME.to_owned(),
-        algorithms: algorithms.to_vec(),
-        hs256_secret: SECRET.to_owned().into(),
-        leeway: Duration::from_secs(LEEWAY),
-        ..JwtSettings::default()
-    }
+fn settings(algorithm: JwtAlgorithm) -> JwtSettings {
+    let settings = json!({
+        "issuer": NAME, "audience": NAME, "algorithms": [algorithm], "hs256-secret": SECRET, "leeway": format!("{LEEWAY}s"),
+    });
+    serde_json::from_value(settings).expect("settings")
 }
 
 fn join(header: &str, claims: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
@@ -73,8 +67,8 @@ fn mac(key: &[u8], signed: &[u8]) -> Vec<u8> {
 fn accept(rules: &TokenRules, token: &str) -> Option<Claims> {
     let key = match rules.key_source(token).ok()? {
         KeySource::SharedSecret => None,
-        KeySource::Jwks(kid) if kid == KID => Some(&HOUSE.key),
-        KeySource::Jwks(_) => return None,
+        KeySource::Jwks { kid, algorithm } if kid == KID => Some((algorithm, &HOUSE.key)),
+        KeySource::Jwks { .. } => return None,
     };
     rules.verify(token, key, NOW * 1000).ok()
 }
@@ -117,29 +111,31 @@ fn built(text: &str, by: Option<JwtAlgorithm>, sign: impl Fn(&[u8]) -> Vec<u8>) 
     });
     for (rules, accepted) in &HOUSE.rules {
         let Some(found) = accept(rules, &token) else { continue };
-        let by = by.filter(|by| accepted.contains(by)).unwrap_or_else(|| panic!("{token}: by nobody's key"));
+        assert_eq!(by, Some(*accepted), "{token}: signed by another key, or none");
         assert!(is_whole, "{token}: its signature was changed");
-        let header: Value = serde_json::from_str(header).expect("a header is JSON");
-        assert_eq!(header["alg"], if by == JwtAlgorithm::EdDSA { "EdDSA" } else { "HS256" }, "{token}");
+        let Ok(header) = serde_json::from_str::<Value>(header) else { continue };
+        assert_eq!(
+            header["alg"],
+            if *accepted == JwtAlgorithm::EdDSA { "EdDSA" } else { "HS256" },
+            "{token}"
+        );
         holds(claims, &found);
     }
 }
 
 /// What has to stand in claims.
 fn holds(claims: &str, found: &Claims) {
-    let claims: Value = serde_json::from_str(claims).expect("claims are JSON");
+    // Beside what is read there may stand a number that is too large to be held: then nothing can be said.
+    let Ok(claims) = serde_json::from_str::<Value>(claims) else { return };
     let names_us = |value: &Value| match value {
         Value::Array(all) => all.iter().any(|one| one == NAME),
         one => one == NAME,
     };
     assert!(names_us(&claims["iss"]) && names_us(&claims["aud"]), "{claims}");
     assert_eq!(claims["sub"].as_str(), Some(&*found.sub), "{claims}");
-    let exp = claims["exp"].as_u64().expect("when it ends");
-    assert!(exp.saturating_add(LEEWAY) > NOW, "{claims}: has ended");
-    let begins = claims["nbf"].as_u64().unwrap_or_default();
-    assert!(begins <= NOW + LEEWAY, "{claims}: has not begun");
-    let roles = claims["roles"].as_array().cloned().unwrap_or_default();
-    assert_eq!(roles.len(), found.roles.len(), "{claims}: other roles");
+    let seconds = |name: &str| claims[name].as_f64();
+    assert!(seconds("exp").is_some_and(|exp| exp + LEEWAY as f64 > NOW as f64), "{claims}: has ended");
+    assert!(seconds("nbf").unwrap_or_default() <= (NOW + LEEWAY) as f64, "{claims}: has not begun");
 }
 
 #[cfg(test)]
@@ -156,7 +152,7 @@ mod tests {
         for (seed, kind) in seeds {
             assert!(HOUSE.signed.contains(&seed[1..]));
             for (rules, accepted) in &HOUSE.rules {
-                assert_eq!(accept(rules, &seed[1..]).is_some(), accepted.contains(&kind), "{accepted:?}");
+                assert_eq!(accept(rules, &seed[1..]).is_some(), *accepted == kind, "{accepted:?}");
             }
         }
     }

@@ -90,7 +90,8 @@ fn unused(section: &Value, registry: &str, settings: &[&str], circuits: &BTreeSe
             for (key, value) in fields.as_object().into_iter().flatten() {
                 let counts = text_of(value).is_some_and(|value| value.eq_ignore_ascii_case("COUNT_BASED"));
                 let is_known = settings.iter().chain(&["baseConfig"]).any(|known| plain(known) == plain(key));
-                if !is_known && !(counts && plain(key) == "slidingwindowtype") {
+                let is_default = counts && plain(key) == "slidingwindowtype";
+                if !is_known && !is_default {
                     lines.push(format!("{path}.{key} means nothing here"));
                 }
             }

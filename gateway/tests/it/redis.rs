@@ -109,6 +109,7 @@ async fn an_ended_login_is_heard_of_by_message_and_by_the_set_and_never_forgotte
     assert!(component.is_up());
 
     let began = Instant::now();
+    let () = redis::cmd("ZADD").arg(name).arg(until).arg("told").query_async(&mut conn).await.unwrap();
     let () =
         redis::cmd("PUBLISH").arg(name).arg(format!("told {until}")).query_async(&mut conn).await.unwrap();
     heard(&revocations, "told").await;

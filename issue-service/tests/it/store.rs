@@ -153,7 +153,7 @@ async fn a_digest_is_stored_once_and_has_to_be_the_same() {
     assert!(error.to_string().contains("below offset 8192 is stored as 0101"), "{error}");
     let stored = async |first, last| store::digests(&system.pool, 1, first, last).await.unwrap();
     assert_eq!(stored(4_096, 8_192).await, [(4_096, digest(1)), (8_192, digest(1))]);
-    assert_eq!(stored(4_097, 8_191).await, []);
+    assert!(stored(4_097, 8_191).await.is_empty());
     assert_eq!(store::digests(&system.pool, 0, 0, u64::MAX).await.unwrap(), [(8_192, digest(2))]);
 }
 

@@ -34,11 +34,11 @@ pub(super) fn measure(arguments: &Measure) -> Result<ExitCode> {
     let mut command = Command::new(binaries.path(PROGRAM)?);
     for (option, value) in [
         ("--gateway", binaries.path(NAME)?),
-        ("--nginx", &nginx.path),
-        ("--redis", &redis.path),
-        ("--config", &config),
-        ("--folder", &folder),
-        ("--out", &out),
+        ("--nginx", nginx.path.as_path()),
+        ("--redis", redis.path.as_path()),
+        ("--config", config.as_path()),
+        ("--folder", folder.as_path()),
+        ("--out", out.as_path()),
     ] {
         command.arg(option).arg(value);
     }

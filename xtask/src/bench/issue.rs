@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result};
 
 use super::outcome::Outcome;
 use super::program::{self, load_average};
-use super::{keep, provenance};
 use crate::build::{self, Binaries, workspace};
 use crate::cli::MeasureOnServers;
 use crate::config_repository;

@@ -190,7 +190,10 @@ pub(crate) fn take_out(stage: &Stage, guard: &Guard, seed: u64, step: &Step) -> 
         }
     };
     let mut tried = if environment.is_empty() { Ok(()) } else { anew(stage, &environment) };
-    tried = tried.and_then(|()| Ok(removal.with_all_guards = baseline()?));
+    tried = tried.and_then(|()| {
+        removal.with_all_guards = baseline()?;
+        Ok(())
+    });
     environment.push((VARIABLE.to_owned(), guard.name.to_owned()));
     for number in 1..=ROUNDS {
         if tried.is_err() || removal.found.is_some() || !removal.with_all_guards.is_empty() {

@@ -35,7 +35,7 @@ impl Hidden {
         )
     }
 
-    /// Whether nobody has the address: then this one gets it.
+    /// Whether nobody has the address: then this one gets it, so that it can be asked once.
     async fn does_not_exist(&self, client: &Client) -> bool {
         let body = json!({"email": self.email, "password": self.password});
         client.post("/users/sign-up", None, &body).await.status == 201
@@ -80,6 +80,8 @@ async fn two_lengths_of_different_kinds_end_the_connection() {
         };
         sent(&stack, &format!("{order}, behind the last chunk"), &hidden, &login(&both, &behind)).await;
 
+        let hidden = Hidden::new();
+        let request = hidden.request();
         let within = format!("{:x}\r\n{request}\r\n0\r\n\r\n", request.len());
         let both = both.replace(&length, "Content-Length: 4");
         sent(&stack, &format!("{order}, within a chunk"), &hidden, &login(&both, &within)).await;
@@ -221,8 +223,11 @@ async fn bare_line_feeds_hide_nothing() {
     // For who reads on to the CRLF, `X` has a long value and the length counts; here the coding does.
     let headers = format!("Content-Length: {}\r\nX: x\nTransfer-Encoding: chunked", behind.len());
     sent(&stack, "a coding behind LF", &hidden, &login(&headers, &behind)).await;
+    let hidden = Hidden::new();
+    let behind = format!("0\r\n\r\n{}", hidden.request());
     let headers = format!("Transfer-Encoding: chunked\r\nX: x\nContent-Length: {}", behind.len());
     sent(&stack, "a length behind LF", &hidden, &login(&headers, &behind)).await;
+    let hidden = Hidden::new();
     // A head that ends for the one and goes on for the other: what follows is no request's beginning.
     let head =
         format!("POST /users/login HTTP/1.1\nHost: x\nContent-Length: 0\n\nX: x\r\n\r\n{}", hidden.request());
@@ -252,6 +257,9 @@ async fn an_upgrade_opens_no_tunnel_that_nobody_agreed_to() {
     }
 }
 
+/// Method, path and headers.
+type Head<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// What is data in HTTP/2 would be a line's end in HTTP/1, in which the services are asked.
 #[tokio::test]
 async fn http2_brings_no_line_ends_lengths_or_codings_of_its_own() {
@@ -263,7 +271,7 @@ async fn http2_brings_no_line_ends_lengths_or_codings_of_its_own() {
         let (body, end) = (hidden.request(), "Content-Length: 0\r\n\r\n");
         let injected = format!("x\r\n{end}{body}");
         let split_line = format!("/users/login HTTP/1.1\r\nHost: x\r\n{end}{body}");
-        let cases: [(&str, &str, &[(&str, &str)]); 10] = [
+        let cases: [Head<'_>; 10] = [
             ("POST", "/users/login", &[("x", &injected)]),
             ("POST", "/users/login", &[(&injected, "x")]),
             ("POST", &split_line, &[]),

@@ -133,7 +133,12 @@ async fn a_slow_client_is_blamed_itself_also_where_its_body_is_kept() {
     setting.configure(&json!({"server": {"request-timeout": "200ms"}}));
     for path in ["/retry", "/instead"] {
         let drip = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let begun = Instant::now();
         let answer = setting.send(Request::post(path).body(drip).unwrap()).await;
         assert_eq!(answer.problem(), (408, "REQUEST_TIMEOUT".to_owned()), "{path}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{path}: long before its body has stood still for too long"
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::harness::{Answer, Setting};
 
 const DOCUMENT: &str = "/v3/api-docs";
 
-fn document(paths: Value) -> Value {
+fn document(paths: &Value) -> Value {
     json!({"openapi": "3.1.0", "info": {"title": "x", "version": "1"}, "paths": paths})
 }
 
@@ -44,7 +44,7 @@ async fn until(setting: &mut Setting, holds: impl Fn(&Answer) -> bool) -> Answer
 
 #[tokio::test]
 async fn what_routes_lead_to_is_described_as_a_client_asks_for_it() {
-    let said = Arc::new(Mutex::new(document(json!({
+    let said = Arc::new(Mutex::new(document(&json!({
         "/coupons": {"get": operation("list"), "post": operation("create"), "delete": operation("no_route")},
         "/coupons/{id}": {"get": operation("show")},
         "/coupon-issues": {"post": operation("of_another_service")},
@@ -79,7 +79,7 @@ async fn what_routes_lead_to_is_described_as_a_client_asks_for_it() {
 
 #[tokio::test]
 async fn the_last_word_of_a_service_stays_while_it_is_away() {
-    let said = Arc::new(Mutex::new(document(json!({"/coupons": {"get": operation("list")}}))));
+    let said = Arc::new(Mutex::new(document(&json!({"/coupons": {"get": operation("list")}}))));
     let mut setting = Setting::empty();
     described(&mut setting, &said).await;
     setting.configure(&json!({"openapi": {"services": ["user-service", "coupon-service"]}}));

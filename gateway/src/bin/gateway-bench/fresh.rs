@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use gateway::config::JwtAlgorithm;
 use platform::lifecycle::BoxError;
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use crate::figures::{median, whole};
 use crate::ground::{Ground, WITH_TOKEN, post};
 use crate::proxied::{Slice, cpu_micros};
 use crate::report::{Part, Progress, Section};
-use crate::tokens::Bare;
+use crate::tokens::{Bare, Kind};
 
 const ROUNDS: usize = 3;
 const SLICE: Duration = Duration::from_secs(2);
@@ -20,16 +19,16 @@ const CONNECTIONS: usize = 64;
 const TOKENS: usize = 60_000;
 /// Bare verifications.
 const TIMES: usize = 20_000;
-const ALGORITHMS: [JwtAlgorithm; 2] = [JwtAlgorithm::EdDSA, JwtAlgorithm::HS256];
-pub(crate) const STEPS: usize = ROUNDS * (1 + 2 * ALGORITHMS.len()) + ALGORITHMS.len();
+const KINDS: [Kind; 2] = [Kind::Ed25519, Kind::Hs256];
+pub(crate) const STEPS: usize = ROUNDS * (1 + 2 * KINDS.len()) + KINDS.len();
 
 pub(crate) fn measure(ground: &Ground, share: u32, progress: &mut Progress) -> Result<Part, BoxError> {
     let repeated = ground.requests("POST", WITH_TOKEN, CONNECTIONS)?;
     let (tokens, times) = (TOKENS / share as usize, TIMES / share as usize);
     let mut bare = Vec::new();
-    for algorithm in ALGORITHMS {
+    for kind in KINDS {
         progress.step("bare verifications");
-        bare.push(ground.issuer.bare(algorithm, times)?);
+        bare.push(ground.issuer.bare(kind, times)?);
     }
     let (mut known, mut fresh): (Vec<Slice>, [Vec<Slice>; 2]) = Default::default();
     // No user of the first table, so that no token is the same.
@@ -37,32 +36,30 @@ pub(crate) fn measure(ground: &Ground, share: u32, progress: &mut Progress) -> R
     for round in 1..=ROUNDS {
         progress.step(&format!("repeated tokens, round {round} of {ROUNDS}"));
         known.push(Slice::take(&ground.gateway, CONNECTIONS, SLICE / share, &repeated)?);
-        for (algorithm, slices) in ALGORITHMS.into_iter().zip(&mut fresh) {
+        for (kind, slices) in KINDS.into_iter().zip(&mut fresh) {
             progress.step("signing tokens");
             let requests = (users..users + tokens)
-                .map(|user| Ok(post(WITH_TOKEN, Some(&ground.issuer.token(algorithm, user)?))))
+                .map(|user| Ok(post(WITH_TOKEN, Some(&ground.issuer.token(kind, user)?))))
                 .collect::<Result<Vec<_>, BoxError>>()?;
             users += tokens;
-            progress.step(&format!("never-seen tokens by {}, round {round} of {ROUNDS}", name(algorithm)));
-            slices.push(Slice::take(&ground.gateway, CONNECTIONS, SLICE / share, &Requests::once(requests))?);
+            progress.step(&format!("never-seen tokens by {}, round {round} of {ROUNDS}", kind.name()));
+            slices.push(Slice::take(
+                ground.gateway(kind),
+                CONNECTIONS,
+                SLICE / share,
+                &Requests::once(requests),
+            )?);
         }
     }
     Ok(part(&known, &fresh, &bare))
-}
-
-fn name(algorithm: JwtAlgorithm) -> &'static str {
-    match algorithm {
-        JwtAlgorithm::EdDSA => "Ed25519",
-        JwtAlgorithm::HS256 => "HS256",
-    }
 }
 
 fn part(known: &[Slice], fresh: &[Vec<Slice>; 2], bare: &[Bare]) -> Part {
     let base = cpu_micros(known);
     let (mut rows, mut figures) = (Vec::new(), Vec::<Value>::new());
     let kinds = std::iter::once(("repeated".to_owned(), known, None)).chain(
-        ALGORITHMS.into_iter().zip(fresh).zip(bare).map(|((algorithm, slices), bare)| {
-            (format!("never seen, {}", name(algorithm)), slices.as_slice(), Some(bare))
+        KINDS.into_iter().zip(fresh).zip(bare).map(|((kind, slices), bare)| {
+            (format!("never seen, {}", kind.name()), slices.as_slice(), Some(bare))
         }),
     );
     for (kind, slices, bare) in kinds {

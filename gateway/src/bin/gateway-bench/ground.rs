@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gateway::config::JwtAlgorithm;
 use platform::lifecycle::BoxError;
 use serde_json::{Value, json};
 
@@ -16,7 +15,7 @@ use crate::Arguments;
 use crate::client::{Requests, ask};
 use crate::report::Section;
 use crate::server::{Server, free_address};
-use crate::tokens::{ISSUER, Issuer};
+use crate::tokens::{ISSUER, Issuer, Kind};
 
 /// The same path with a token and without: two routes at the end of the list, as slow to find as any.
 pub(crate) const WITH_TOKEN: &str = "/bench/token";
@@ -34,6 +33,8 @@ pub(crate) struct Ground {
     pub(crate) upstream: Server,
     pub(crate) nginx: Server,
     pub(crate) gateway: Server,
+    /// The same for tokens by HS256.
+    by_secret: Server,
     pub(crate) issuer: Issuer,
     redis: Server,
     program: PathBuf,
@@ -68,12 +69,33 @@ impl Ground {
         let version = Command::new(&arguments.nginx).arg("-v").output()?.stderr;
         let version = String::from_utf8_lossy(&version).trim().rsplit('/').next().unwrap_or("?").to_owned();
         let program = arguments.gateway.clone();
-        let gateway =
-            start_gateway(&program, &config, &folder, "gateway", (&upstream, &redis), &issuer, json!({}))?;
-        let mut ground =
-            Self { upstream, nginx, gateway, issuer, redis, program, config, folder, nginx_version: version };
+        let start = |name: &str, kind| {
+            start_gateway(&program, &config, &folder, name, (&upstream, &redis), (&issuer, kind), &json!({}))
+        };
+        let (gateway, by_secret) = (start("gateway", Kind::Ed25519)?, start("gateway-hs256", Kind::Hs256)?);
+        let mut ground = Self {
+            upstream,
+            nginx,
+            gateway,
+            by_secret,
+            issuer,
+            redis,
+            program,
+            config,
+            folder,
+            nginx_version: version,
+        };
+        let request = post(WITH_TOKEN, Some(&ground.issuer.token(Kind::Hs256, 1)?));
+        ground.by_secret.ready(|address| ask(address, &request))?;
         ground.await_gateway()?;
         Ok(ground)
+    }
+
+    pub(crate) fn gateway(&self, kind: Kind) -> &Server {
+        match kind {
+            Kind::Ed25519 => &self.gateway,
+            Kind::Hs256 => &self.by_secret,
+        }
     }
 
     fn await_gateway(&mut self) -> Result<(), BoxError> {
@@ -85,7 +107,7 @@ impl Ground {
     }
 
     /// Another gateway in place of the one that has run.
-    pub(crate) fn restart_gateway(&mut self, server: Value) -> Result<(), BoxError> {
+    pub(crate) fn restart_gateway(&mut self, server: &Value) -> Result<(), BoxError> {
         let behind = (&self.upstream, &self.redis);
         self.gateway = start_gateway(
             &self.program,
@@ -93,7 +115,7 @@ impl Ground {
             &self.folder,
             "gateway-idle",
             behind,
-            &self.issuer,
+            (&self.issuer, Kind::Ed25519),
             server,
         )?;
         self.await_gateway()
@@ -101,20 +123,20 @@ impl Ground {
 
     /// A claim with the token of a user.
     pub(crate) fn post(&self, user: usize) -> Result<Vec<u8>, BoxError> {
-        Ok(post(WITH_TOKEN, Some(&self.issuer.token(JwtAlgorithm::EdDSA, user)?)))
+        Ok(post(WITH_TOKEN, Some(&self.issuer.token(Kind::Ed25519, user)?)))
     }
 
     /// What so many users send, each on a connection of his own.
     pub(crate) fn requests(&self, method: &str, path: &str, users: usize) -> Result<Requests, BoxError> {
         let request = |user| {
-            let token = self.issuer.token(JwtAlgorithm::EdDSA, user)?;
+            let token = self.issuer.token(Kind::Ed25519, user)?;
             Ok(if method == "GET" { get(path, &token) } else { post(path, Some(&token)) })
         };
         Ok(Requests::Repeated((1..=users).map(request).collect::<Result<_, BoxError>>()?))
     }
 
     pub(crate) fn about(&self) -> String {
-        let length = |algorithm| self.issuer.token(algorithm, 1).map_or(0, |token| token.len());
+        let length = |kind| self.issuer.token(kind, 1).map_or(0, |token| token.len());
         format!(
             "Client, proxies and service share the machine, so that whatever one of them takes is missing to the others. \
              The *service* behind all is nginx {}, which answers a few bytes by itself; alone it is the ceiling. *nginx* \
@@ -123,8 +145,8 @@ impl Ground {
              way, with the token of a user of its own ({} bytes by Ed25519, {} by HS256), which the first request \
              verifies and the others find. nginx looks at no token, keeps no access log and passes the token on.",
             self.nginx_version,
-            length(JwtAlgorithm::EdDSA),
-            length(JwtAlgorithm::HS256),
+            length(Kind::Ed25519),
+            length(Kind::Hs256),
         )
     }
 
@@ -152,7 +174,7 @@ impl Ground {
                     "`config-repo/` as it is (2 workers, an access line of JSON for each request, to a file; traces with \
                      ids and W3C headers, no exporter; places, a share for each user, body limit, time-outs) and its \
                      routes, with two more at their end: `CircuitBreaker` and `Retry` (of GET) on both, a token on one. \
-                     HS256 is accepted beside EdDSA. No rate limit."
+                     For tokens by HS256 another one runs, as a gateway believes keys of one sort. No rate limit."
                         .into(),
                 ),
                 row(
@@ -176,8 +198,8 @@ fn start_gateway(
     folder: &Path,
     name: &str,
     (service, redis): (&Server, &Server),
-    issuer: &Issuer,
-    server: Value,
+    (issuer, kind): (&Issuer, Kind),
+    server: &Value,
 ) -> Result<Server, BoxError> {
     let address = free_address()?;
     let settings = folder.join(format!("{name}-config"));
@@ -197,7 +219,7 @@ fn start_gateway(
                 {"name": "Retry", "args": {"retries": 2, "methods": "GET"}}]}));
     }
     tree["jwt"]["jwks-uri"] = json!(format!("{service}/.well-known/jwks.json"));
-    tree["jwt"]["algorithms"] = json!(["EdDSA", "HS256"]);
+    tree["jwt"]["algorithms"] = json!([kind.algorithm()]);
     tree["jwt"]["hs256-secret"] = json!(issuer.secret);
     tree["jwt"]["issuer"] = json!(ISSUER);
     tree["jwt"]["audience"] = json!(ISSUER);

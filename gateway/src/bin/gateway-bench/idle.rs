@@ -16,25 +16,24 @@ const MOST_MIB: f64 = 40.0;
 const REST: Duration = Duration::from_secs(11);
 pub(crate) const STEPS: usize = 2;
 
-pub(crate) fn measure(ground: &mut Ground, share: u32, progress: &mut Progress) -> Result<Part, BoxError> {
-    let connections = CONNECTIONS / share as usize;
+pub(crate) fn measure(ground: &mut Ground, progress: &mut Progress) -> Result<Part, BoxError> {
     // The usual 5 s without a request would close them before they are counted.
-    ground.restart_gateway(json!({"header-timeout": "60s", "max-connections": CONNECTIONS + 100}))?;
+    ground.restart_gateway(&json!({"header-timeout": "60s", "max-connections": CONNECTIONS + 100}))?;
     let request = ground.post(1)?;
     let (mut rows, mut figures, mut checks) = (Vec::new(), Vec::<Value>::new(), Vec::new());
     for (name, server) in [("gateway", &ground.gateway), ("nginx", &ground.nginx)] {
-        progress.step(&format!("{connections} idle connections: {name}"));
+        progress.step(&format!("{CONNECTIONS} idle connections: {name}"));
         let before = mib(server.resident()?);
-        let open = (0..connections).map(|_| ask(server.address, &request)).collect::<Result<Vec<_>, _>>()?;
+        let open = (0..CONNECTIONS).map(|_| ask(server.address, &request)).collect::<Result<Vec<_>, _>>()?;
         let at_once = mib(server.resident()?);
-        std::thread::sleep(REST / share);
+        std::thread::sleep(REST);
         let after = mib(server.resident()?);
         // Who was cut holds nothing.
         let alive = open.iter().filter(|stream| is_open(stream)).count();
-        if alive < connections {
-            return Err(format!("{name} has closed {} idle connections", connections - alive).into());
+        if alive < CONNECTIONS {
+            return Err(format!("{name} has closed {} idle connections", CONNECTIONS - alive).into());
         }
-        let each = (after - before) * 1024.0 / connections as f64;
+        let each = (after - before) * 1024.0 / CONNECTIONS as f64;
         rows.push(vec![
             name.to_owned(),
             format!("{before:.1}"),
@@ -43,11 +42,11 @@ pub(crate) fn measure(ground: &mut Ground, share: u32, progress: &mut Progress) 
             format!("{each:.1}"),
         ]);
         figures
-            .push(json!({"who": name, "connections": connections, "mibBefore": before, "mibAtOnce": at_once,
+            .push(json!({"who": name, "connections": CONNECTIONS, "mibBefore": before, "mibAtOnce": at_once,
             "mibAfter": after}));
         if name == "gateway" {
             checks.push(Check {
-                what: format!("memory with {connections} idle connections"),
+                what: format!("memory with {CONNECTIONS} idle connections"),
                 is: format!("{after:.1} MiB"),
                 must: format!("below {MOST_MIB} MiB"),
                 ok: after < MOST_MIB,
@@ -57,7 +56,7 @@ pub(crate) fn measure(ground: &mut Ground, share: u32, progress: &mut Progress) 
     let section = Section {
         heading: "Idle connections",
         about: format!(
-            "A fresh gateway; {connections} connections are opened, each has one request to `{WITH_TOKEN}` answered, and \
+            "A fresh gateway; {CONNECTIONS} connections are opened, each has one request to `{WITH_TOKEN}` answered, and \
              stays. Resident memory before, right after the last answer, and {} s later; of nginx, whose processes share \
              some of it, the sum. `server.header-timeout` is 60 s for it instead of 5 s, after which idle connections are \
              closed.",

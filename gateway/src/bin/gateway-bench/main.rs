@@ -52,7 +52,7 @@ struct Arguments {
     /// Where the outcome goes, as JSON
     #[arg(long, default_value = "gateway-bench.json")]
     out: PathBuf,
-    /// A tenth of everything, to try it out
+    /// A tenth of the time for all but idle connections, to try it out
     #[arg(long)]
     quick: bool,
 }
@@ -77,7 +77,7 @@ fn measure(arguments: &Arguments) -> Result<(), BoxError> {
     let mut progress = Progress::new(proxied::STEPS + fresh::STEPS + idle::STEPS);
     let proxied = proxied::measure(&ground, share, &mut progress)?;
     let fresh = fresh::measure(&ground, share, &mut progress)?;
-    let idle = idle::measure(&mut ground, share, &mut progress)?;
+    let idle = idle::measure(&mut ground, &mut progress)?;
     let report = Report {
         title: "What the gateway costs",
         about: ground.about(),

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use gateway::auth::token::TokenRules;
-use gateway::config::{JwtAlgorithm, JwtSettings};
+use gateway::config::JwtSettings;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use platform::lifecycle::BoxError;
@@ -26,6 +26,30 @@ pub(crate) struct Issuer {
     hs256: EncodingKey,
     pub(crate) secret: String,
     pub(crate) jwks: Value,
+}
+
+/// What tokens are signed by: a gateway believes one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ed25519,
+    Hs256,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "Ed25519",
+            Self::Hs256 => "HS256",
+        }
+    }
+
+    /// In the gateway's settings (RFC 7518).
+    pub(crate) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Ed25519 => Algorithm::EdDSA,
+            Self::Hs256 => Algorithm::HS256,
+        }
+    }
 }
 
 /// How long a verification takes, in microseconds.
@@ -54,36 +78,39 @@ impl Issuer {
     }
 
     /// A token of this user.
-    pub(crate) fn token(&self, algorithm: JwtAlgorithm, user: usize) -> Result<String, BoxError> {
+    pub(crate) fn token(&self, kind: Kind, user: usize) -> Result<String, BoxError> {
         let now = platform::clock::now_ms() / 1_000;
         let claims = json!({"iss": ISSUER, "aud": ISSUER, "sub": user.to_string(), "exp": now + LIFE.as_secs(),
             "sid": format!("{user:032x}"), "roles": ["USER"]});
-        let (header, key) = match algorithm {
-            JwtAlgorithm::EdDSA => {
+        let (header, key) = match kind {
+            Kind::Ed25519 => {
                 (Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::EdDSA) }, &self.ed25519)
             }
-            JwtAlgorithm::HS256 => (Header::new(Algorithm::HS256), &self.hs256),
+            Kind::Hs256 => (Header::new(Algorithm::HS256), &self.hs256),
         };
         Ok(encode(&header, &claims, key)?)
     }
 
     /// One token, verified again and again on one core.
-    pub(crate) fn bare(&self, algorithm: JwtAlgorithm, times: usize) -> Result<Bare, BoxError> {
-        let token = self.token(algorithm, 1)?;
+    pub(crate) fn bare(&self, kind: Kind, times: usize) -> Result<Bare, BoxError> {
+        let token = self.token(kind, 1)?;
         let message = token.rsplit_once('.').map_or("", |(message, _)| message).as_bytes();
         let settings: JwtSettings = serde_json::from_value(json!({"issuer": ISSUER, "audience": ISSUER,
-            "algorithms": [algorithm], "hs256-secret": self.secret}))?;
+            "algorithms": [kind.algorithm()], "hs256-secret": self.secret}))?;
         let rules = TokenRules::new(&settings);
         let jwk: Jwk = serde_json::from_value(self.jwks["keys"][0].clone())?;
         let key = DecodingKey::from_jwk(&jwk)?;
         let now = platform::clock::now_ms();
-        let (signature, key) = match algorithm {
-            JwtAlgorithm::EdDSA => {
+        let (signature, key) = match kind {
+            Kind::Ed25519 => {
                 let public = UnparsedPublicKey::new(&ED25519, self.pair.public_key().as_ref());
                 let signature = self.pair.sign(message);
-                (timed(times, || Ok(public.verify(black_box(message), signature.as_ref())?))?, Some(&key))
+                (
+                    timed(times, || Ok(public.verify(black_box(message), signature.as_ref())?))?,
+                    Some((Algorithm::EdDSA, &key)),
+                )
             }
-            JwtAlgorithm::HS256 => {
+            Kind::Hs256 => {
                 let secret = hmac::Key::new(hmac::HMAC_SHA256, self.secret.as_bytes());
                 let tag = hmac::sign(&secret, message);
                 (timed(times, || Ok(hmac::verify(&secret, black_box(message), tag.as_ref())?))?, None)

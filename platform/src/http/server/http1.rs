@@ -63,7 +63,9 @@ pub(super) async fn serve<S, A, F>(
         );
         let (mut look, mut ends) = (Instant::now() + quiet, false);
         loop {
+            // What has come is looked at before the clock is: a request may have waited for this task.
             tokio::select! {
+                biased;
                 _ = &mut *connection => return,
                 () = stop.cancelled() => {
                     Pin::new(&mut *connection).graceful_shutdown();
@@ -100,6 +102,7 @@ pub(super) async fn serve<S, A, F>(
         if stream.first.is_empty() {
             let mut byte = [0];
             tokio::select! {
+                biased;
                 read = stream.read(&mut byte) => match read {
                     Ok(1) => stream.first = Bytes::copy_from_slice(&byte),
                     _ => return,

@@ -112,7 +112,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) -> Result<()> {
         let Some(end) = head(&mut client, &mut request).await? else { return Ok(()) };
         shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(unix_ms()?);
         let fault = shared.fault.load(Ordering::SeqCst);
-        if fault == Fault::Failing as u8 && shared.turn.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if fault == Fault::Failing as u8 && shared.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             client.write_all(FAILURE).await?;
         } else {
             server.write_all(&request[..end]).await?;

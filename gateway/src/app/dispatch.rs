@@ -126,7 +126,7 @@ impl Gateway {
         attempts: &mut Attempts,
         finish: &mut Finish,
     ) -> Result<Passed, Problem> {
-        let (begun, mut reading) = (Instant::now(), false);
+        let mut reading = false;
         let preparing = self.prepare(route, arrival, entry, finish, &mut reading);
         let ready = match timeout(self.settings.server.request_timeout, preparing).await {
             Ok(prepared) => prepared?,
@@ -135,7 +135,8 @@ impl Gateway {
         };
         match ready {
             ControlFlow::Continue(ready) => {
-                let deadline = begun.checked_add(self.time_of(route));
+                // From here on: what a slow client took of it would be missing to an instance, which would be blamed.
+                let deadline = Instant::now().checked_add(self.time_of(route));
                 self.send(route, ready, deadline, entry, attempts, finish).await
             }
             ControlFlow::Break(response) => Ok(Passed::Here(response)),

@@ -254,12 +254,11 @@ fn join(known: &mut Value, refusal: &Value, replaces: bool) {
         }
     }
     known["description"] = lines.join("\n\n").into();
-    if let (Some(new), Value::Object(known)) = (refusal["headers"].as_object(), known) {
-        let headers = known.entry("headers").or_insert_with(|| json!({}));
+    if let (Some(new), Value::Object(known)) = (refusal["headers"].as_object(), known)
+        && let Value::Object(headers) = known.entry("headers").or_insert_with(|| json!({}))
+    {
         for (name, header) in new {
-            if headers.get(name).is_none() {
-                headers[name] = header.clone();
-            }
+            headers.entry(name.clone()).or_insert_with(|| header.clone());
         }
     }
 }

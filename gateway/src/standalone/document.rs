@@ -333,7 +333,12 @@ fn listed_instance(instance: &Value) -> Result<Known, String> {
     let uri = match (text("uri"), text("host"), text("port")) {
         (Some(uri), ..) => uri,
         (None, Some(host), Some(port)) => {
-            let scheme = if text("secure").as_deref() == Some("true") { "https" } else { "http" };
+            // As Spring reads a boolean; what is none must not become plain HTTP.
+            let scheme = match text("secure").unwrap_or_default().to_ascii_lowercase().as_str() {
+                "true" | "on" | "yes" | "1" => "https",
+                "" | "false" | "off" | "no" | "0" => "http",
+                other => return Err(format!("secure: `{other}` is neither true nor false")),
+            };
             let host = if host.contains(':') { format!("[{host}]") } else { host };
             format!("{scheme}://{host}:{port}")
         }

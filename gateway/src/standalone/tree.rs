@@ -22,10 +22,19 @@ pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value,
             Value::Object(_) => {}
             _ => return Err(Unusable(vec!["has no settings at its top".to_owned()])),
         }
-        let profile = at(&document, &["spring", "config", "activate", "on-profile"])
-            .or_else(|| at(&document, &["spring", "profiles"]).filter(|value| value.is_string()));
-        if let Some(profile) = profile.and_then(text_of) {
-            warnings.push(format!("document {} is left out: it is for the profile {profile}", index + 1));
+        let conditions = [
+            ("profile", at(&document, &["spring", "config", "activate", "on-profile"])),
+            ("profile", at(&document, &["spring", "profiles"]).filter(|value| !value.is_object())),
+            ("cloud platform", at(&document, &["spring", "config", "activate", "on-cloud-platform"])),
+        ];
+        let set =
+            conditions.into_iter().find_map(|(what, value)| Some((what, value.filter(|it| !it.is_null())?)));
+        if let Some((what, value)) = set {
+            let value = match value {
+                Value::Array(all) => all.iter().filter_map(text_of).collect::<Vec<_>>().join(", "),
+                one => text_of(one).unwrap_or_default(),
+            };
+            warnings.push(format!("document {} is left out: it is for the {what} {value}", index + 1));
             continue;
         }
         merge(&mut tree, document);

@@ -3,7 +3,6 @@
 //! A connection counts until its socket is closed, also after an upgrade.
 
 mod front;
-mod http1;
 mod limit;
 mod stall;
 mod tls;
@@ -18,9 +17,8 @@ use std::time::Duration;
 
 use axum::Router;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
+use http::{HeaderValue, StatusCode};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -40,6 +38,8 @@ use tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Hyper's buffer for one head; what is larger is answered 431.
+const MAX_HEAD: usize = 64 * 1024;
 /// When files run out, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no method of HTTP/1 does.
@@ -327,61 +327,75 @@ async fn converse<S>(stream: S, is_http2: bool, peer: Peer, front: Front, shared
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    // A token of its own: the shared one's lock would be met by every connection at every wake.
-    let stop = shared.stop.child_token();
-    let is_edge = front.is_edge();
-    let answer = move |mut request: Request<Incoming>| {
-        if is_edge {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = is_http2.then(|| Arc::clone(&requests));
+    let leaving = (!is_http2).then(|| Arc::clone(&shared.leaving));
+    let service = service_fn(move |mut request| {
+        if front.is_edge() {
             request.extensions_mut().insert(peer);
         }
-        front.answer(request)
-    };
-    if !is_http2 {
-        let leaving = Arc::clone(&shared.leaving);
-        let answer = move |request| {
-            let (answer, leaving) = (answer(request), Arc::clone(&leaving));
-            async move {
-                let mut response = answer.await;
-                if leaving.load(Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
+        if let Some(counted) = &counted {
+            counted.fetch_add(1, Relaxed);
+        }
+        let answer = front.answer(request);
+        let leaving = leaving.clone();
+        async move {
+            let mut response = answer.await;
+            let is_last = leaving.is_some_and(|leaving| leaving.load(Relaxed));
+            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-        };
-        return http1::serve(stream, answer, shared.header_timeout, &stop, &shared.cut).await;
-    }
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&requests);
-    let service = service_fn(move |request| {
-        counted.fetch_add(1, Relaxed);
-        let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await.map(Watched::new)) }
+            Ok::<_, Infallible>(response.map(|body| Watched::new(body, is_http2)))
+        }
     });
-    let streams = Streams::new(shared.write_idle_timeout);
-    // In a box, or every connection would have the size of this one. Errors are the client's.
-    let mut connection = Box::pin(
-        http2::Builder::new(streams.clone())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS)
-            .max_pending_accept_reset_streams(HTTP2_RESETS)
-            .max_header_list_size(HTTP2_HEADERS)
-            .keep_alive_interval(HTTP2_PING)
-            .keep_alive_timeout(HTTP2_PONG)
-            .serve_connection(TokioIo::new(stream), service),
-    );
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-        used = until_idle(&requests, shared.header_timeout) => match used {
-            // What is under way is answered.
-            true => connection.as_mut().graceful_shutdown(),
-            false => return,
-        },
+    let io = TokioIo::new(stream);
+    // A token of its own: the shared one's lock would be met by every connection at every wake.
+    let stop = shared.stop.child_token();
+    // Errors of both are the client's: a reset, a head that is none, a header timeout.
+    macro_rules! run {
+        ($connection:expr, $idle:expr, $left:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                used = $idle => match used {
+                    // What is under way is answered.
+                    true => connection.as_mut().graceful_shutdown(),
+                    false => return,
+                },
+            }
+            tokio::select! {
+                _ = connection => {}
+                () = $left => {}
+                () = shared.cut.cancelled() => {}
+            }
+        }};
     }
-    tokio::select! {
-        _ = connection => {}
-        () = streams.left() => {}
-        () = shared.cut.cancelled() => {}
+    if is_http2 {
+        let streams = Streams::new(shared.write_idle_timeout);
+        run!(
+            http2::Builder::new(streams.clone())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(HTTP2_STREAMS)
+                .max_pending_accept_reset_streams(HTTP2_RESETS)
+                .max_header_list_size(HTTP2_HEADERS)
+                .keep_alive_interval(HTTP2_PING)
+                .keep_alive_timeout(HTTP2_PONG)
+                .serve_connection(io, service),
+            until_idle(&requests, shared.header_timeout),
+            streams.left()
+        );
+    } else {
+        run!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(shared.header_timeout)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(io, service)
+                .with_upgrades(),
+            std::future::pending::<bool>(), // its header timeout does it
+            std::future::pending::<()>()    // and its socket
+        );
     }
 }
 

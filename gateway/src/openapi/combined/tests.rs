@@ -131,6 +131,8 @@ fn a_document_of_another_form_does_no_harm() {
         json!({"paths": [1]}),
         json!({"paths": {"/a": 7, "/b": {"get": 7}, "/c": {"get": {"responses": 7}}, "d": {"get": {}}}}),
         json!({"paths": {"/a": {"get": {"responses": {"200": 7, "503": 7}, "x": reference("Gone")}}}, "components": 7}),
+        json!({"paths": {"/a": {"get": {"responses": {"503": {"headers": [], "content":
+            {"application/problem+json": {"examples": {}}}}}}}}}),
     ] {
         assert!(combine(&[("a", &odd)], open)["paths"].is_object(), "{odd}");
     }

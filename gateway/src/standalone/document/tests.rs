@@ -108,11 +108,16 @@ fn our_own_form_needs_no_prefix() {
 fn documents_lie_on_each_other_and_those_for_a_profile_are_left_out() {
     let document = parse(
         "server.port: 1\nspring.cloud.gateway.routes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]\n---\n\
-         server: {port: 2}\n---\nspring.config.activate.on-profile: prod\nserver.port: 3\n",
+         server: {port: 2}\n---\nspring.config.activate.on-profile: prod\nserver.port: 3\n---\n\
+         spring.config.activate.on-profile: [dev, test]\nserver.port: 4\n---\n\
+         spring.config.activate.on-cloud-platform: kubernetes\nserver.port: 5\n",
     )
     .unwrap();
     assert_eq!(document.fixed.door.port, Some(2));
-    assert_eq!(document.warnings, ["document 3 is left out: it is for the profile prod"]);
+    let left_out =
+        ["3 is left out: it is for the profile prod", "4 is left out: it is for the profile dev, test"];
+    let left_out = left_out.into_iter().chain(["5 is left out: it is for the cloud platform kubernetes"]);
+    assert_eq!(document.warnings, left_out.map(|line| format!("document {line}")).collect::<Vec<_>>());
 }
 
 #[test]

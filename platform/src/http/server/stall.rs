@@ -143,11 +143,12 @@ pub(super) struct Watched {
     body: Body,
     /// Of a piece that was larger than one may be.
     rest: Bytes,
+    most: usize,
 }
 
 impl Watched {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, rest: Bytes::new() }
+    pub(super) fn new(body: Body, is_http2: bool) -> Self {
+        Self { body, rest: Bytes::new(), most: if is_http2 { HTTP2_PIECE } else { usize::MAX } }
     }
 }
 
@@ -168,8 +169,8 @@ impl http_body::Body for Watched {
         TURN.set(Some(if polled.is_pending() { Turn::Service } else { Turn::Client }));
         polled.map_ok(|frame| {
             frame.map_data(|mut data| {
-                if data.len() > HTTP2_PIECE {
-                    this.rest = data.split_off(HTTP2_PIECE);
+                if data.len() > this.most {
+                    this.rest = data.split_off(this.most);
                 }
                 data
             })

@@ -108,6 +108,8 @@ impl Jwks {
                 fetched = source.fetch() => fetched,
             };
             let good = fetched.is_ok();
+            let outcome = if good { "fetched" } else { "failed" };
+            metrics::counter!("firstcome_gateway_key_set_fetches_total", "outcome" => outcome).increment(1);
             match fetched {
                 Ok(keys) => {
                     self.keys.store(Arc::new(keys));

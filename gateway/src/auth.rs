@@ -134,7 +134,7 @@ impl Authenticator {
         match bearer(headers) {
             Some(token) => {
                 let verified = self.verify(token).await?;
-                if verified.session().is_some_and(|session| self.revocations.is_revoked(session)) {
+                if self.has_ended(&verified) {
                     return Err(refuse(&TokenError::Revoked));
                 }
                 Ok(Some(verified))
@@ -148,9 +148,17 @@ impl Authenticator {
 
     /// Whether a token that let something in still would: not expired, its key not withdrawn, its login not ended.
     pub fn still_holds(&self, verified: &Verified) -> bool {
-        verified.is_valid(self.clock.now_ms())
-            && verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid))
-            && !verified.session().is_some_and(|session| self.revocations.is_revoked(session))
+        verified.is_valid(self.clock.now_ms()) && self.knows_key_of(verified) && !self.has_ended(verified)
+    }
+
+    /// A key that was withdrawn takes the tokens along that it had signed.
+    fn knows_key_of(&self, verified: &Verified) -> bool {
+        verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid))
+    }
+
+    /// Whether the login has.
+    fn has_ended(&self, verified: &Verified) -> bool {
+        verified.session().is_some_and(|session| self.revocations.is_revoked(session))
     }
 
     #[cfg(test)]
@@ -170,10 +178,7 @@ impl Authenticator {
     async fn verify(&self, token: &str) -> Result<Arc<Verified>, Problem> {
         let now_ms = self.clock.now_ms();
         let hash = cache::hash(token);
-        // A key that was withdrawn takes the tokens along that it had signed.
-        let still_known =
-            |verified: &Arc<Verified>| verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid));
-        if let Some(verified) = self.cache.get(&hash, now_ms).filter(still_known) {
+        if let Some(verified) = self.cache.get(&hash, now_ms).filter(|verified| self.knows_key_of(verified)) {
             return Ok(verified);
         }
         let source = self.rules.key_source(token).map_err(|error| refuse(&error))?;

@@ -48,7 +48,7 @@ use crate::interrupt::Interrupt;
 use crate::ports::behind;
 use crate::progress::{Progress, Step};
 use crate::stack::{self, Options, Stack};
-use crate::state::{Folder, Lock, Phase, Ports};
+use crate::state::{Folder, Lock, Phase};
 use crate::up;
 
 /// What `--ci` may take from the first sale on.
@@ -136,14 +136,9 @@ fn on_a_stack(
         begin_anew(&folder, !arguments.resume, progress)?;
     }
     let options = Options {
-        folder,
-        engine: up::engine(arguments.mysql),
-        ports: Ports::new(),
-        well_known_ports: false,
-        trace_ui: false,
         proxied: true,
         replicated: place.replicated,
-        doubled: false,
+        ..Options::plain(folder, up::engine(arguments.mysql))
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let outcome = run(&stack, arguments, scenarios, place.file, results);

@@ -53,6 +53,22 @@ pub(crate) struct Options {
     pub(crate) doubled: bool,
 }
 
+impl Options {
+    /// The smallest stack there is, with ports of its own.
+    pub(crate) fn plain(folder: Folder, engine: Engine) -> Self {
+        Self {
+            folder,
+            engine,
+            ports: Ports::new(),
+            well_known_ports: false,
+            trace_ui: false,
+            proxied: false,
+            replicated: false,
+            doubled: false,
+        }
+    }
+}
+
 pub(crate) struct Stack {
     pub(crate) folder: Folder,
     pub(crate) ports: Ports,

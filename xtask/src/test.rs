@@ -16,7 +16,7 @@ use crate::cli::{END_TO_END, Test};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::stack::{self, Options, Stack};
-use crate::state::{Folder, Phase, Ports};
+use crate::state::{Folder, Phase};
 use crate::{table, tools, up};
 
 const SERVERS: &str = "FIRSTCOME_TEST_SERVERS";
@@ -28,14 +28,11 @@ pub(crate) fn test(arguments: &Test) -> Result<ExitCode> {
     let parent = workspace().join("target/xtask-test");
     stack::sweep(&parent, &progress)?;
     let options = Options {
-        folder: Folder::new(&parent.join(std::process::id().to_string()))?,
-        engine: up::engine(arguments.mysql),
-        ports: Ports::new(),
-        well_known_ports: false,
         trace_ui: arguments.end_to_end(),
-        proxied: false,
-        replicated: false,
-        doubled: false,
+        ..Options::plain(
+            Folder::new(&parent.join(std::process::id().to_string()))?,
+            up::engine(arguments.mysql),
+        )
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let mut run = Run { arguments, stack: &stack, results: Vec::new() };

@@ -48,15 +48,11 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         return detach(arguments, &interrupt, &progress);
     }
     let options = Options {
-        folder: folder(&arguments.place)?,
-        engine: engine(arguments.mysql),
         ports: arguments.ports.iter().cloned().collect(),
         well_known_ports: true,
         // Without services nobody sends it anything.
         trace_ui: !arguments.servers_only,
-        proxied: false,
-        replicated: false,
-        doubled: false,
+        ..Options::plain(folder(&arguments.place)?, engine(arguments.mysql))
     };
     let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
     let result = run(&stack, arguments);

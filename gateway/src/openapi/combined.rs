@@ -18,7 +18,8 @@ use crate::routes::Access;
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 const COMPONENTS: &str = "#/components/";
 const BEARER: &str = "bearer";
-const PROBLEM_JSON: &str = "application/problem+json";
+/// Of a response: its examples of problems, as a JSON pointer (RFC 6901).
+const PROBLEMS: &str = "/content/application~1problem+json/examples";
 
 /// `access` says who may use an operation of a service, by its method and an example of its path; none where no route
 /// leads. Of several services that use one name for different things the first keeps it; the others' are called
@@ -201,9 +202,7 @@ fn offer(operation: &mut Value, access: &Access, path: &str) {
         }
     }
     for response in responses.values_mut() {
-        if let Some(Value::Object(examples)) =
-            response.pointer_mut("/content/application~1problem+json/examples")
-        {
+        if let Some(Value::Object(examples)) = response.pointer_mut(PROBLEMS) {
             for example in examples.values_mut().filter(|example| example["value"]["instance"].is_string()) {
                 example["value"]["instance"] = json!(path);
             }
@@ -238,12 +237,9 @@ fn problems(access: &Access, has_body: bool) -> Vec<Problem> {
 /// Adds the codes of `refusal` that `known` lacks, or those that it `replaces` too. A response of another form is left as
 /// it is.
 fn join(known: &mut Value, refusal: &Value, replaces: bool) {
-    let Some(new) = refusal["content"][PROBLEM_JSON]["examples"].as_object() else { return };
+    let Some(Value::Object(new)) = refusal.pointer(PROBLEMS) else { return };
     let mut lines = vec![known["description"].as_str().unwrap_or_default().to_owned()];
-    let Some(Value::Object(examples)) = known.pointer_mut("/content/application~1problem+json/examples")
-    else {
-        return;
-    };
+    let Some(Value::Object(examples)) = known.pointer_mut(PROBLEMS) else { return };
     for (code, example) in new {
         let is_known = examples.contains_key(code);
         if !is_known {

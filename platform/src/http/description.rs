@@ -10,11 +10,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, ToSchema};
 
-use super::problem::Problem;
+use super::problem::{PROBLEM_JSON, Problem};
 use crate::identity;
 
-/// The media type of problems.
-const PROBLEM_JSON: &str = "application/problem+json";
 /// By which name a document refers to [`ProblemBody`].
 const SCHEMA: &str = "Problem";
 /// `instance` of the examples.

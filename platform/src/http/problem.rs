@@ -16,7 +16,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use crate::lifecycle::BoxError;
 
 /// The media type of a rendered problem.
-pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub const PROBLEM_JSON: &str = "application/problem+json";
 /// What every `type` begins with.
 const TYPE_PREFIX: &str = "urn:firstcome:problem:";
 
@@ -178,7 +178,7 @@ impl Problem {
         let mut response = Response::new(Body::from(bytes));
         *response.status_mut() = self.0.status;
         *response.headers_mut() = self.0.headers;
-        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         response
     }
 }

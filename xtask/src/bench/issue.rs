@@ -68,16 +68,8 @@ impl Servers {
         }
         let parent = workspace().join("target/xtask-bench");
         stack::sweep(&parent, progress)?;
-        let options = Options {
-            folder: Folder::new(&parent.join(std::process::id().to_string()))?,
-            engine: Engine::MariaDb,
-            ports: Ports::new(),
-            well_known_ports: false,
-            trace_ui: false,
-            proxied: false,
-            replicated: false,
-            doubled: false,
-        };
+        let options =
+            Options::plain(Folder::new(&parent.join(std::process::id().to_string()))?, Engine::MariaDb);
         let stack = Stack::prepare(options, interrupt.clone(), progress.clone())?;
         let started = up::obtain(&stack, false).and_then(|programs| stack.start_servers(&programs));
         let (folder, ports) = (stack.folder.clone(), stack.ports.clone());

@@ -37,7 +37,7 @@ use crate::progress::Progress;
 use crate::servers::sql::Engine;
 use crate::services::SECOND_GATEWAY;
 use crate::stack::{self, Options, Stack};
-use crate::state::{Folder, Phase, Ports};
+use crate::state::{Folder, Phase};
 use crate::up;
 
 const DOCUMENT: &str = "docs/reliability.md";
@@ -55,14 +55,8 @@ pub(super) fn rolling(arguments: &Rolling) -> Result<ExitCode> {
     let parent = workspace().join("target/rolling");
     stack::sweep(&parent, &progress)?;
     let options = Options {
-        folder: Folder::new(&parent.join(std::process::id().to_string()))?,
-        engine: Engine::MariaDb,
-        ports: Ports::new(),
-        well_known_ports: false,
-        trace_ui: false,
-        proxied: false,
-        replicated: false,
         doubled: true,
+        ..Options::plain(Folder::new(&parent.join(std::process::id().to_string()))?, Engine::MariaDb)
     };
     let load = load_average();
     let stack = Stack::prepare(options, interrupt, progress.clone())?;

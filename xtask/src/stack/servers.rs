@@ -104,7 +104,7 @@ mod tests {
     use crate::servers::kafka::{BROKERS, metadata};
     use crate::servers::sql::Engine;
     use crate::stack::Options;
-    use crate::state::{Folder, Ports};
+    use crate::state::Folder;
     use crate::up;
 
     /// Set by `cargo xtask test`: then all programs are on this machine, and nothing is downloaded.
@@ -115,14 +115,9 @@ mod tests {
         assert!(std::env::var_os(SERVERS).is_some(), "{SERVERS} is not set: run this by `cargo xtask test`");
         let temporary = tempfile::tempdir().unwrap();
         let options = Options {
-            folder: Folder::new(temporary.path()).unwrap(),
-            engine: Engine::MariaDb,
-            ports: Ports::new(),
-            well_known_ports: false,
-            trace_ui: false,
             proxied: true,
             replicated: true,
-            doubled: false,
+            ..Options::plain(Folder::new(temporary.path()).unwrap(), Engine::MariaDb)
         };
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let programs = up::obtain(&stack, false).unwrap();

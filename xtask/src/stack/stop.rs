@@ -57,23 +57,14 @@ mod tests {
     use crate::progress::Progress;
     use crate::servers::sql::Engine;
     use crate::stack::Options;
-    use crate::state::{Folder, Ports};
+    use crate::state::Folder;
     use crate::supervisor::Spec;
     use crate::supervisor::tests::shell;
 
     #[test]
     fn services_have_their_time_and_all_of_it_takes_less_than_ten_seconds() {
         let temporary = tempfile::tempdir().unwrap();
-        let options = Options {
-            folder: Folder::new(temporary.path()).unwrap(),
-            engine: Engine::MariaDb,
-            ports: Ports::new(),
-            well_known_ports: false,
-            trace_ui: false,
-            proxied: false,
-            replicated: false,
-            doubled: false,
-        };
+        let options = Options::plain(Folder::new(temporary.path()).unwrap(), Engine::MariaDb);
         let stack = Stack::prepare(options, Interrupt::default(), Progress::new()).unwrap();
         let start = |name: &'static str, kind: Kind, at_the_end: &str| {
             let ready = temporary.path().join(name);

@@ -1,3 +1,4 @@
+use platform::http::problem::PROBLEM_JSON;
 use serde_json::{Value, json};
 
 use super::*;

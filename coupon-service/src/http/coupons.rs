@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use platform::clock::rfc3339;
-use platform::http::description::{Body, Refused, Values};
+use platform::http::description::{Body, NotPermitted, Refused, Values};
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Administrator;
-use super::refusals::{NoSuchCoupon, NotAdministrator, Retired};
+use super::refusals::{NoSuchCoupon, Retired};
 use crate::app::AppState;
 use crate::change;
 use crate::coupon::request::{Change, Draft, DraftInput};
@@ -117,7 +117,7 @@ struct CreateCoupon {
                 "endsAt": "2026-11-22T10:00:00.000Z", "state": "SCHEDULED", "serverTime": "2026-11-21T09:00:00.000Z"
             })
         ),
-        Refused<(Body, NotAdministrator)>
+        Refused<(Body, NotPermitted)>
     )
 )]
 async fn create(
@@ -188,7 +188,7 @@ struct UpdateCoupon {
                 "endsAt": "2026-11-22T10:00:00.000Z", "state": "OPEN", "serverTime": "2026-11-21T10:00:03.000Z"
             })
         ),
-        Refused<(Body, NotAdministrator, NoSuchCoupon, Retired)>
+        Refused<(Body, NotPermitted, NoSuchCoupon, Retired)>
     )
 )]
 async fn update(

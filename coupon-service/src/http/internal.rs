@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use platform::http::description::{Refused, Values};
+use platform::http::description::{NotPermitted, Refused, Values};
 use platform::http::extract::{Path, Query};
 use platform::http::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::OtherService;
-use super::refusals::{NoSuchCoupon, NotService};
+use super::refusals::NoSuchCoupon;
 use crate::app::AppState;
 use crate::coupon::{CouponId, Definition};
 use crate::error::ApiError;
@@ -27,7 +27,7 @@ pub fn router() -> OpenApiRouter<AppState> {
     get, path = "/internal/coupons/{id}", tag = "internal", security(("identity" = [])),
     params(("id" = u64, Path, description = "The coupon's id")),
     operation_id = "definition",
-    responses((status = 200, description = "The definition", body = Definition), Refused<(Values, NotService, NoSuchCoupon)>)
+    responses((status = 200, description = "The definition", body = Definition), Refused<(Values, NotPermitted, NoSuchCoupon)>)
 )]
 async fn show(
     State(state): State<AppState>,
@@ -64,7 +64,7 @@ struct Definitions {
 /// Definitions that have changed.
 #[utoipa::path(
     get, path = "/internal/coupons", tag = "internal", security(("identity" = [])), params(ChangedQuery),
-    responses((status = 200, description = "Some of them", body = Definitions), Refused<(Values, NotService)>)
+    responses((status = 200, description = "Some of them", body = Definitions), Refused<(Values, NotPermitted)>)
 )]
 async fn changed(
     State(state): State<AppState>,

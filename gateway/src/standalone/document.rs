@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::door::Door;
-use super::tree::{at, child, documents, flatten, text, unread};
+use super::tree::{at, child, documents, flag, flatten, text, unread};
 use super::{Unusable, door, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
 use crate::balance::endpoint::Address;
@@ -333,12 +333,8 @@ fn listed_instance(instance: &Value) -> Result<Known, String> {
     let uri = match (text("uri"), text("host"), text("port")) {
         (Some(uri), ..) => uri,
         (None, Some(host), Some(port)) => {
-            // As Spring reads a boolean; what is none must not become plain HTTP.
-            let scheme = match text("secure").unwrap_or_default().to_ascii_lowercase().as_str() {
-                "true" | "on" | "yes" | "1" => "https",
-                "" | "false" | "off" | "no" | "0" => "http",
-                other => return Err(format!("secure: `{other}` is neither true nor false")),
-            };
+            let secure = flag(instance, &["secure"]).map_err(|problem| format!("secure: {problem}"))?;
+            let scheme = if secure == Some(true) { "https" } else { "http" };
             let host = if host.contains(':') { format!("[{host}]") } else { host };
             format!("{scheme}://{host}:{port}")
         }
@@ -363,8 +359,10 @@ fn listed_instance(instance: &Value) -> Result<Known, String> {
 fn consul(tree: &Value, problems: &mut Vec<String>) -> Option<String> {
     const PATH: [&str; 3] = ["spring", "cloud", "consul"];
     let section = at(tree, &PATH)?;
-    if text(section, &["enabled"]).as_deref() == Some("false") {
-        return None;
+    match flag(section, &["enabled"]) {
+        Ok(Some(false)) => return None,
+        Ok(_) => {}
+        Err(problem) => problems.push(format!("spring.cloud.consul.enabled: {problem}")),
     }
     if text(section, &["scheme"]).is_some_and(|scheme| scheme != "http") || child(section, "tls").is_some() {
         problems.push("spring.cloud.consul: is asked by http://, without TLS".to_owned());

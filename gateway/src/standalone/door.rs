@@ -7,7 +7,7 @@ use std::str::FromStr;
 use platform::config::DoorTlsSettings;
 use serde_json::Value;
 
-use super::tree::{at, text, unread};
+use super::tree::{at, flag, text, unread};
 use crate::routes::suggestion::plain;
 
 /// Cannot be chosen here, and are no weaker than what a file may ask for: TLS 1.2 and 1.3 with the usual suites.
@@ -44,8 +44,10 @@ fn tls(tree: &Value, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> 
         Some(section) => (section, "server.ssl", "certificate-private-key"),
         None => (own?, "server.tls", "private-key"),
     };
-    if text(section, &["enabled"]).as_deref() == Some("false") {
-        return None;
+    match flag(section, &["enabled"]) {
+        Ok(Some(false)) => return None,
+        Ok(_) => {}
+        Err(problem) => problems.push(format!("{path}.enabled: {problem}")),
     }
     let known = ["enabled", "certificate", key].map(|name| format!("{path}.{name}"));
     for (unread, hint) in unread(tree, path, &known) {

@@ -4,7 +4,7 @@ use platform::config::{RedisSettings, TlsSettings};
 use serde_json::Value;
 
 use super::document::authority;
-use super::tree::{at, child, list, text};
+use super::tree::{at, child, flag, list, text};
 
 const PORT: u16 = 6379;
 /// Ways to name a Redis that are not read; without it each gateway would count for itself.
@@ -48,13 +48,11 @@ fn tls(section: &Value, path: &str, problems: &mut Vec<String>) -> bool {
             "{path}.ssl.bundle: can't be done; the system's certificate authorities are believed"
         ));
     }
-    let enabled = text(section, &["ssl"]).or_else(|| text(section, &["ssl", "enabled"]));
-    match enabled.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => {
-            problems.push(format!("{path}.ssl: `{other}` is neither true nor false"));
-            false
-        }
-    }
+    let inner = if text(section, &["ssl"]).is_some() { &["ssl"][..] } else { &["ssl", "enabled"] };
+    flag(section, inner)
+        .unwrap_or_else(|problem| {
+            problems.push(format!("{path}.ssl: {problem}"));
+            None
+        })
+        .unwrap_or_default()
 }

@@ -112,6 +112,19 @@ pub(super) fn text(tree: &Value, path: &[&str]) -> Option<String> {
     at(tree, path).and_then(text_of).filter(|text| !text.is_empty())
 }
 
+/// A boolean below this path, in the words that Spring takes for one; an empty one is none.
+pub(super) fn flag(tree: &Value, path: &[&str]) -> Result<Option<bool>, String> {
+    let Some(text) = text(tree, path) else { return Ok(None) };
+    let is_one_of = |words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_one_of(["true", "on", "yes", "1"]) {
+        Ok(Some(true))
+    } else if is_one_of(["false", "off", "no", "0"]) {
+        Ok(Some(false))
+    } else {
+        Err(format!("`{text}` is neither true nor false"))
+    }
+}
+
 /// A list, or a text that is cut at commas.
 pub(super) fn list(tree: &Value, path: &[&str]) -> Vec<String> {
     match at(tree, path) {

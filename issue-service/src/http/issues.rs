@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use platform::http::description::{Body, Refused, Values};
+use platform::http::description::{Body, NotPermitted, Refused, Values};
 use platform::http::extract::{Json, Path, Query};
 use platform::http::problem::Problem;
 use platform::identity::{Caller, Identity};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::receipt::{Receipt, Status, example};
-use super::refusals::{NoUser, NotIssued, Unavailable};
+use super::refusals::{NotIssued, Unavailable};
 use crate::app::AppState;
 use crate::claim::{self, Outcome};
 use crate::error;
@@ -53,7 +53,7 @@ pub struct Claim {
             headers(("Location" = String, description = "Where to ask what became of it")),
             example = json!(example(Status::Pending))
         ),
-        Refused<(Body, NoUser, NotIssued, Unavailable)>
+        Refused<(Body, NotPermitted, NotIssued, Unavailable)>
     )
 )]
 pub async fn claim(
@@ -123,7 +123,7 @@ fn name(outcome: Outcome) -> &'static str {
             status = 200, description = "ISSUED, PENDING or NONE", body = Receipt,
             example = json!(example(Status::Issued))
         ),
-        Refused<(Values, NoUser, Unavailable)>
+        Refused<(Values, NotPermitted, Unavailable)>
     )
 )]
 pub async fn status(
@@ -171,7 +171,7 @@ pub struct Page {
             status = 200, description = "A page of receipts", body = Page,
             example = json!({"items": [example(Status::Issued)], "nextCursor": "MTc5NTI1NTIwMzQxMi4yNDkzNDcwNzIwMDA0NTY"})
         ),
-        Refused<(Values, NoUser, Unavailable)>
+        Refused<(Values, NotPermitted, Unavailable)>
     )
 )]
 pub async fn mine(

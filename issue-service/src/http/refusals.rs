@@ -1,14 +1,10 @@
 //! Why operations refuse, for their descriptions.
 
-use platform::http::description::{NoCaller, Refusals};
+use platform::http::description::Refusals;
 use platform::http::problem::Problem;
 
 use crate::error;
 use crate::http::receipt::{Status, example};
-
-/// Of nobody, and of services, which hold no coupons.
-#[derive(Debug)]
-pub struct NoUser;
 
 /// Of a claim that wins nothing.
 #[derive(Debug)]
@@ -17,12 +13,6 @@ pub struct NotIssued;
 /// Of what can't be said at the moment.
 #[derive(Debug)]
 pub struct Unavailable;
-
-impl Refusals for NoUser {
-    fn problems() -> Vec<Problem> {
-        [NoCaller::problems(), vec![Problem::forbidden()]].concat()
-    }
-}
 
 impl Refusals for NotIssued {
     fn problems() -> Vec<Problem> {

@@ -90,6 +90,10 @@ pub struct Values;
 #[derive(Debug)]
 pub struct NoCaller;
 
+/// Without a caller, or with one whom it is not for.
+#[derive(Debug)]
+pub struct NotPermitted;
+
 impl Refusals for () {
     fn problems() -> Vec<Problem> {
         Vec::new()
@@ -116,6 +120,12 @@ impl Refusals for Values {
 impl Refusals for NoCaller {
     fn problems() -> Vec<Problem> {
         vec![Problem::unauthenticated()]
+    }
+}
+
+impl Refusals for NotPermitted {
+    fn problems() -> Vec<Problem> {
+        vec![Problem::unauthenticated(), Problem::forbidden()]
     }
 }
 

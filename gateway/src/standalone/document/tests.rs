@@ -407,3 +407,26 @@ spring.cloud.gateway:
                  spring.cloud.gateway.routes: [{id: a, uri: 'no://op', predicates: [Path=/a], filters: [CircuitBreaker=a]}]";
     assert!(parse(wrong).unwrap_err().0[0].contains("slidingWindowSize"));
 }
+
+#[test]
+fn booleans_are_read_in_springs_words_and_others_are_errors() {
+    let text = |secure: &str, consul: &str| {
+        format!(
+            "spring.cloud:\n  consul: {{host: c, enabled: {consul}}}\n  gateway.routes: [{{id: a, uri: 'lb://s', predicates: [Path=/a]}}]\n  \
+             discovery.client.simple.instances.s: [{{host: h, port: 1, secure: {secure}}}]\n"
+        )
+    };
+    for (word, value) in
+        [("yes", true), ("on", true), ("1", true), ("TRUE", true), ("no", false), ("off", false)]
+    {
+        let document = parse(&text(word, word)).unwrap();
+        assert_eq!(document.services["s"][0].tls, value, "{word}");
+        assert_eq!(document.fixed.consul.is_some(), value, "{word}");
+    }
+    let problems = parse(&text("ja", "nein")).unwrap_err().0;
+    assert!(
+        problems.iter().any(|line| line.contains("secure: `ja` is neither true nor false")),
+        "{problems:?}"
+    );
+    assert!(problems.iter().any(|line| line.contains("consul.enabled: `nein` is neither")), "{problems:?}");
+}

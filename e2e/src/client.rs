@@ -12,10 +12,9 @@ use crate::stack::Stack;
 
 /// Longer than anything the product may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a connection is kept for the next request. The gateway closes those that idle for its `header-timeout`, 5 s:
+/// How long a connection is kept for the next request. The gateway closes those that idle for its `idle-timeout`, 75 s:
 /// a claim that is under way at that moment would be broken off, and can't be told from one that was lost.
-/// Far below it, as a thousand users of a debug build are seconds late to write what they have begun.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(30);
 /// The only answers with secrets in them, when they are 200.
 const GIVE_TOKENS: [&str; 2] = ["POST /users/login", "POST /users/token/refresh"];
 

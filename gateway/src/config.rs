@@ -100,7 +100,7 @@ pub struct UpstreamSettings {
     /// How long a body, either way, may stand still.
     #[serde(with = "duration")]
     pub body_idle_timeout: Duration,
-    /// How long an unused connection is kept; has to be below the services' `server.header-timeout`.
+    /// How long an unused connection is kept; has to be below the services' `server.idle-timeout`.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// Unused connections kept for each instance and worker.
@@ -178,7 +178,7 @@ impl Default for UpstreamSettings {
             response_timeout: Duration::from_secs(11),
             body_idle_timeout: Duration::from_secs(5),
             // The services close a connection that is silent for 5 s.
-            idle_timeout: Duration::from_secs(4),
+            idle_timeout: Duration::from_secs(30),
             // More than a worker usually has in flight to one instance.
             max_idle: 512,
             connect_attempts: 2,

@@ -13,6 +13,8 @@ use crate::identity::MIN_SECRET_BYTES;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// A client that takes longer to send its headers is holding a connection for nothing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Above what balancers keep their connections for, 60 s as a rule: who closes first is the one who asks.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Longer than any budget of a handler.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client on a bad network takes something within that time; one that takes nothing does not want its answer.
@@ -37,6 +39,9 @@ pub struct ServerSettings {
     pub port: u16,
     #[serde(with = "super::duration")]
     pub header_timeout: Duration,
+    /// How long a connection may be quiet after an answer.
+    #[serde(with = "super::duration")]
+    pub idle_timeout: Duration,
     /// From the request's head to the answer's head.
     #[serde(with = "super::duration")]
     pub request_timeout: Duration,
@@ -73,6 +78,7 @@ impl Default for ServerSettings {
             address: LOOPBACK,
             port: 0,
             header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
             write_idle_timeout: WRITE_IDLE_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
@@ -92,6 +98,9 @@ impl ServerSettings {
         }
         if self.header_timeout.is_zero() {
             problems.add("server.header-timeout", "must be longer than 0s");
+        }
+        if self.idle_timeout.is_zero() {
+            problems.add("server.idle-timeout", "must be longer than 0s");
         }
         if self.request_timeout.is_zero() {
             problems.add("server.request-timeout", "must be longer than 0s");

@@ -3,6 +3,7 @@
 //! A connection counts until its socket is closed, also after an upgrade.
 
 mod front;
+mod idle;
 mod limit;
 mod stall;
 mod tls;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +26,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +35,7 @@ pub(crate) use limit::{Aborted, TooLarge};
 pub(crate) use tls::check as check_tls;
 
 use crate::config::ServerSettings;
+use idle::{Answering, Exchange, Idle, Limits};
 use stall::{ClientSocket, Streams, Watched};
 use tls::Tls;
 
@@ -55,10 +58,8 @@ const HTTP2_HEADERS: u32 = 64 * 1024;
 /// A silent HTTP/2 client is asked whether it lives, and has so long to say so.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_PONG: Duration = Duration::from_secs(5);
-/// An HTTP/2 connection without a request for so long is ended; there it is not the next head that is waited for.
-const HTTP2_IDLE: Duration = Duration::from_secs(60);
-/// So many of these times an HTTP/2 connection may begin requests, an hour; its client makes a new one then.
-const HTTP2_IDLES: usize = 60;
+/// For an HTTP/2 client that never asked for anything to hear that it is not waited for.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A port that is served.
 pub struct Server {
@@ -80,8 +81,7 @@ struct Shared {
     /// Cut what is not finished.
     cut: CancellationToken,
     connections: TaskTracker,
-    permits: Arc<Semaphore>,
-    header_timeout: Duration,
+    limits: Limits,
     write_idle_timeout: Duration,
     tls: Option<Tls>,
 }
@@ -94,8 +94,12 @@ impl Shared {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             connections: TaskTracker::new(),
-            permits: Arc::new(Semaphore::new(most)),
-            header_timeout: settings.header_timeout,
+            limits: Limits {
+                header: settings.header_timeout,
+                idle: settings.idle_timeout,
+                permits: Arc::new(Semaphore::new(most)),
+                most,
+            },
             write_idle_timeout: settings.write_idle_timeout,
             tls: settings.tls.as_ref().map(Tls::new).transpose()?,
         })
@@ -239,7 +243,7 @@ async fn accept(listener: TcpListener, front: Front, shared: Arc<Shared>) {
     loop {
         // The permit comes first: beyond the cap connections wait in the backlog.
         let permit = tokio::select! {
-            permit = shared.permits.clone().acquire_owned() => permit,
+            permit = shared.limits.permits.clone().acquire_owned() => permit,
             () = shared.stop.cancelled() => return,
         };
         let Ok(permit) = permit else { return };
@@ -280,22 +284,27 @@ pub struct Peer {
 async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc<Shared>) {
     // Answers are written whole: waiting to fill a packet would only delay them.
     let _ = SockRef::from(&stream).set_tcp_nodelay(true);
+    let begun = Instant::now();
     let is_http2 = shared.tls.is_none()
         && front.is_edge()
         && shared
             .stop
-            .run_until_cancelled(begins_http2(&stream, shared.header_timeout))
+            .run_until_cancelled(begins_http2(&stream, shared.limits.header))
             .await
             .unwrap_or(false);
-    let (socket, closed) = ClientSocket::new(stream, shared.write_idle_timeout);
+    let exchange = Arc::new(Exchange::default());
+    let (socket, closed) = ClientSocket::new(stream, shared.write_idle_timeout, exchange.clone());
     match &shared.tls {
-        None => converse(socket, is_http2, Peer { address, tls: false }, front, &shared).await,
+        None => {
+            converse((socket, exchange, begun), is_http2, Peer { address, tls: false }, front, &shared).await;
+        }
         Some(tls) => {
             // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the
             // handshake.
-            let accepting = tokio::time::timeout(shared.header_timeout, tls.accept(socket));
+            let accepting = tokio::time::timeout(shared.limits.header, tls.accept(socket));
             if let Some(Ok(Ok((stream, is_http2)))) = shared.stop.run_until_cancelled(accepting).await {
-                converse(stream, is_http2, Peer { address, tls: true }, front, &shared).await;
+                let peer = Peer { address, tls: true };
+                converse((stream, exchange, Instant::now()), is_http2, peer, front, &shared).await;
             }
         }
     }
@@ -323,20 +332,24 @@ async fn begins_http2(stream: &TcpStream, limit: Duration) -> bool {
     tokio::time::timeout(limit, looking).await.unwrap_or(false)
 }
 
-async fn converse<S>(stream: S, is_http2: bool, peer: Peer, front: Front, shared: &Shared)
-where
+/// Speaks with a client over a stream, with what its socket tells of it, and since when a head is waited for.
+async fn converse<S>(
+    (stream, exchange, since): (S, Arc<Exchange>, Instant),
+    is_http2: bool,
+    peer: Peer,
+    front: Front,
+    shared: &Shared,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = is_http2.then(|| Arc::clone(&requests));
+    let told = Arc::clone(&exchange);
     let leaving = (!is_http2).then(|| Arc::clone(&shared.leaving));
     let service = service_fn(move |mut request| {
         if front.is_edge() {
             request.extensions_mut().insert(peer);
         }
-        if let Some(counted) = &counted {
-            counted.fetch_add(1, Relaxed);
-        }
+        told.request();
+        let answering = (!is_http2).then(|| Answering(Arc::clone(&told)));
         let answer = front.answer(request);
         let leaving = leaving.clone();
         async move {
@@ -345,23 +358,30 @@ where
             if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|body| Watched::new(body, is_http2)))
+            Ok::<_, Infallible>(response.map(|body| Watched::new(body, answering)))
         }
     });
     let io = TokioIo::new(stream);
     // A token of its own: the shared one's lock would be met by every connection at every wake.
     let stop = shared.stop.child_token();
-    // Errors of both are the client's: a reset, a head that is none, a header timeout.
+    // Errors of both are the client's: a reset, a head that is none.
     macro_rules! run {
         ($connection:expr, $idle:expr, $left:expr) => {{
             let mut connection = std::pin::pin!($connection);
             tokio::select! {
+                // First, so that what has just come counts.
+                biased;
                 _ = connection.as_mut() => return,
                 () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
                 used = $idle => match used {
+                    None => return,
                     // What is under way is answered.
-                    true => connection.as_mut().graceful_shutdown(),
-                    false => return,
+                    Some(true) => connection.as_mut().graceful_shutdown(),
+                    Some(false) => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = tokio::time::timeout(GOODBYE, connection).await;
+                        return;
+                    }
                 },
             }
             tokio::select! {
@@ -382,39 +402,24 @@ where
                 .keep_alive_interval(HTTP2_PING)
                 .keep_alive_timeout(HTTP2_PONG)
                 .serve_connection(io, service),
-            until_idle(&requests, shared.header_timeout),
+            async { Some(idle::http2(&exchange, &shared.limits, since).await) },
             streams.left()
         );
     } else {
+        let idle = Idle::new(exchange, &shared.limits, since);
         run!(
             http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(shared.header_timeout)
                 .max_buf_size(MAX_HEAD)
+                .header_read_timeout(None)
                 .serve_connection(io, service)
                 .with_upgrades(),
-            std::future::pending::<bool>(), // its header timeout does it
-            std::future::pending::<()>()    // and its socket
+            async {
+                idle.await;
+                None
+            },
+            std::future::pending::<()>() // its socket does it
         );
     }
-}
-
-/// Waits until an HTTP/2 connection has been of no use for too long, or of use for long enough; true if it ever was.
-async fn until_idle(requests: &AtomicUsize, first: Duration) -> bool {
-    tokio::time::sleep(first).await;
-    let mut before = requests.load(Relaxed);
-    if before == 0 {
-        return false;
-    }
-    for _ in 0..HTTP2_IDLES {
-        tokio::time::sleep(HTTP2_IDLE).await;
-        let now = requests.load(Relaxed);
-        if now == before {
-            break;
-        }
-        before = now;
-    }
-    true
 }
 
 #[cfg(test)]

@@ -17,8 +17,7 @@ const REST: Duration = Duration::from_secs(11);
 pub(crate) const STEPS: usize = 2;
 
 pub(crate) fn measure(ground: &mut Ground, progress: &mut Progress) -> Result<Part, BoxError> {
-    // The usual 5 s without a request would close them before they are counted.
-    ground.restart_gateway(&json!({"header-timeout": "60s", "max-connections": CONNECTIONS + 100}))?;
+    ground.restart_gateway(&json!({"max-connections": 2 * CONNECTIONS}))?;
     let request = ground.post(1)?;
     let (mut rows, mut figures, mut checks) = (Vec::new(), Vec::<Value>::new(), Vec::new());
     for (name, server) in [("gateway", &ground.gateway), ("nginx", &ground.nginx)] {
@@ -58,8 +57,7 @@ pub(crate) fn measure(ground: &mut Ground, progress: &mut Progress) -> Result<Pa
         about: format!(
             "A fresh gateway; {CONNECTIONS} connections are opened, each has one request to `{WITH_TOKEN}` answered, and \
              stays. Resident memory before, right after the last answer, and {} s later; of nginx, whose processes share \
-             some of it, the sum. `server.header-timeout` is 60 s for it instead of 5 s, after which idle connections are \
-             closed.",
+             some of it, the sum.",
             REST.as_secs()
         ),
         columns: vec!["who", "before, MiB", "at once, MiB", "at rest, MiB", "a connection, KiB"],

@@ -202,6 +202,7 @@ async fn an_http2_connection_that_asks_for_nothing_is_ended() {
         let mut answer = Vec::new();
         let ended = tokio::time::timeout(SEEN_WITHIN, stream.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "{begin:?} holds the door");
+        assert!(begin.len() == 4 || kinds(&answer).contains(&GOAWAY), "is not told so");
     }
     server.stop(Duration::from_secs(1)).await;
 }

@@ -23,6 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::idle::{Answering, Exchange};
+
 /// What is handed to an HTTP/2 stream at once, one frame. Whether its client takes any of it is seen when all of it was
 /// taken, and whatever was handed over is held by the connection, also when the stream is over.
 const HTTP2_PIECE: usize = 16 * 1024;
@@ -66,18 +68,20 @@ impl Patience {
 pub(super) struct ClientSocket<S> {
     stream: S,
     patience: Patience,
+    exchange: Arc<Exchange>,
     /// Dropped with the socket, wherever an upgrade has carried it.
     _open: oneshot::Sender<()>,
 }
 
 impl<S> ClientSocket<S> {
     /// The socket, and what ends when it is closed.
-    pub(super) fn new(stream: S, limit: Duration) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(stream: S, limit: Duration, exchange: Arc<Exchange>) -> (Self, oneshot::Receiver<()>) {
         let (open, closed) = oneshot::channel();
-        (Self { stream, patience: Patience::new(limit), _open: open }, closed)
+        (Self { stream, patience: Patience::new(limit), exchange, _open: open }, closed)
     }
 
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.exchange.blocked(written.is_pending());
         if written.is_ready() {
             self.patience.renew();
             return written;
@@ -93,7 +97,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientSocket<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.exchange.read();
+        }
+        read
     }
 }
 
@@ -144,11 +153,14 @@ pub(super) struct Watched {
     /// Of a piece that was larger than one may be.
     rest: Bytes,
     most: usize,
+    _answering: Option<Answering>,
 }
 
 impl Watched {
-    pub(super) fn new(body: Body, is_http2: bool) -> Self {
-        Self { body, rest: Bytes::new(), most: if is_http2 { HTTP2_PIECE } else { usize::MAX } }
+    /// With what an HTTP/1 connection is told by; without it, for a stream of HTTP/2.
+    pub(super) fn new(body: Body, answering: Option<Answering>) -> Self {
+        let most = if answering.is_some() { usize::MAX } else { HTTP2_PIECE };
+        Self { body, rest: Bytes::new(), most, _answering: answering }
     }
 }
 

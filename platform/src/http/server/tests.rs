@@ -223,6 +223,33 @@ async fn a_client_that_does_not_send_its_head_is_cut() {
     assert_eq!(read_until(&mut slow, "ok").await, None);
     assert_eq!(read_until(&mut silent, "ok").await, None);
     assert!(begun.elapsed() < Duration::from_secs(2));
+    // Nor may one who has been answered be slow with the next one, but he may wait with it.
+    let mut again = connect(&server).await;
+    send(&mut again, "/ok").await;
+    read_until(&mut again, "\r\n\r\nok").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    send(&mut again, "/ok").await;
+    read_until(&mut again, "\r\n\r\nok").await.unwrap();
+    again.write_all(b"GET /ok HT").await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(read_until(&mut again, "ok").await, None);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_quiet_for_too_long_after_an_answer_is_closed() {
+    let server = start(|settings| {
+        settings.header_timeout = Duration::from_millis(50);
+        settings.idle_timeout = Duration::from_millis(400);
+    });
+    let mut quiet = connect(&server).await;
+    send(&mut quiet, "/ok").await;
+    read_until(&mut quiet, "\r\n\r\nok").await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(read_until(&mut quiet, "more").await, None);
+    assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     server.stop(Duration::from_secs(1)).await;
 }
 

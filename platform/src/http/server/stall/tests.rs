@@ -64,8 +64,9 @@ impl Door {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false };
-            let (socket, closed) = ClientSocket::new(server, LIMIT);
-            converse(socket, is_http2, peer, front, &shared).await;
+            let exchange = Arc::new(Exchange::default());
+            let (socket, closed) = ClientSocket::new(server, LIMIT, exchange.clone());
+            converse((socket, exchange, Instant::now()), is_http2, peer, front, &shared).await;
             let _ = closed.await;
         });
         Self { tasks, ended, client: Some(client) }

@@ -3,12 +3,13 @@
 //! A connection counts until its socket is closed, also after an upgrade.
 
 mod front;
+mod http1;
+mod http2;
 mod idle;
 mod limit;
 mod stall;
 mod tls;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
-use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,31 +31,18 @@ pub(crate) use limit::{Aborted, TooLarge};
 pub(crate) use tls::check as check_tls;
 
 use crate::config::ServerSettings;
-use idle::{Answering, Exchange, Idle, Limits};
-use stall::{ClientSocket, Streams, Watched};
+use idle::{Exchange, Limits};
+use stall::ClientSocket;
 use tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Hyper's buffer for one head; what is larger is answered 431.
-const MAX_HEAD: usize = 64 * 1024;
 /// When files run out, accepting again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no method of HTTP/1 does.
 const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
 /// Between two looks at a preface of which only a part has come.
 const PREFACE_PAUSE: Duration = Duration::from_millis(100);
-/// Requests at once on one HTTP/2 connection, as nginx has it.
-const HTTP2_STREAMS: u32 = 128;
-/// Streams that a client may reset before they are begun; beyond it the connection ends (CVE-2023-44487).
-const HTTP2_RESETS: usize = 20;
-/// All headers of one request together, as for HTTP/1.
-const HTTP2_HEADERS: u32 = 64 * 1024;
-/// A silent HTTP/2 client is asked whether it lives, and has so long to say so.
-const HTTP2_PING: Duration = Duration::from_secs(20);
-const HTTP2_PONG: Duration = Duration::from_secs(5);
-/// For an HTTP/2 client that never asked for anything to hear that it is not waited for.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A port that is served.
 pub struct Server {
@@ -301,10 +284,11 @@ async fn serve(stream: TcpStream, address: SocketAddr, front: Front, shared: Arc
         Some(tls) => {
             // Errors here are the client's: no TLS at all, a certificate that it does not believe, no end of the
             // handshake.
-            let accepting = tokio::time::timeout(shared.limits.header, tls.accept(socket));
+            let accepting = Box::pin(tokio::time::timeout(shared.limits.header, tls.accept(socket)));
             if let Some(Ok(Ok((stream, is_http2)))) = shared.stop.run_until_cancelled(accepting).await {
                 let peer = Peer { address, tls: true };
-                converse((stream, exchange, Instant::now()), is_http2, peer, front, &shared).await;
+                let begun = Instant::now();
+                Box::pin(converse((stream, exchange, begun), is_http2, peer, front, &shared)).await;
             }
         }
     }
@@ -342,83 +326,11 @@ async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let told = Arc::clone(&exchange);
-    let leaving = (!is_http2).then(|| Arc::clone(&shared.leaving));
-    let service = service_fn(move |mut request| {
-        if front.is_edge() {
-            request.extensions_mut().insert(peer);
-        }
-        told.request();
-        let answering = (!is_http2).then(|| Answering(Arc::clone(&told)));
-        let answer = front.answer(request);
-        let leaving = leaving.clone();
-        async move {
-            let mut response = answer.await;
-            let is_last = leaving.is_some_and(|leaving| leaving.load(Relaxed));
-            if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response.map(|body| Watched::new(body, answering)))
-        }
-    });
-    let io = TokioIo::new(stream);
-    // A token of its own: the shared one's lock would be met by every connection at every wake.
-    let stop = shared.stop.child_token();
-    // Errors of both are the client's: a reset, a head that is none.
-    macro_rules! run {
-        ($connection:expr, $idle:expr, $left:expr) => {{
-            let mut connection = std::pin::pin!($connection);
-            tokio::select! {
-                // First, so that what has just come counts.
-                biased;
-                _ = connection.as_mut() => return,
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-                used = $idle => match used {
-                    None => return,
-                    // What is under way is answered.
-                    Some(true) => connection.as_mut().graceful_shutdown(),
-                    Some(false) => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = tokio::time::timeout(GOODBYE, connection).await;
-                        return;
-                    }
-                },
-            }
-            tokio::select! {
-                _ = connection => {}
-                () = $left => {}
-                () = shared.cut.cancelled() => {}
-            }
-        }};
-    }
     if is_http2 {
-        let streams = Streams::new(shared.write_idle_timeout);
-        run!(
-            http2::Builder::new(streams.clone())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(HTTP2_STREAMS)
-                .max_pending_accept_reset_streams(HTTP2_RESETS)
-                .max_header_list_size(HTTP2_HEADERS)
-                .keep_alive_interval(HTTP2_PING)
-                .keep_alive_timeout(HTTP2_PONG)
-                .serve_connection(io, service),
-            async { Some(idle::http2(&exchange, &shared.limits, since).await) },
-            streams.left()
-        );
+        // Boxed, as is what waits for TLS: most connections are HTTP/1, and their tasks small without it.
+        Box::pin(http2::converse(stream, since, peer, front, shared)).await;
     } else {
-        let idle = Idle::new(exchange, &shared.limits, since);
-        run!(
-            http1::Builder::new()
-                .max_buf_size(MAX_HEAD)
-                .header_read_timeout(None)
-                .serve_connection(io, service)
-                .with_upgrades(),
-            async {
-                idle.await;
-                None
-            },
-            std::future::pending::<()>() // its socket does it
-        );
+        http1::converse(stream, exchange, since, peer, front, shared).await;
     }
 }
 

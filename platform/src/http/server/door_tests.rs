@@ -4,7 +4,7 @@ use std::path::Path as FilePath;
 
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -210,7 +210,7 @@ impl Proxy {
                     Sent::Failed(failure)
                 }
             },
-            Err(_elapsed) if !progress.is_complete() => Sent::Failed(Failure::ClientSlow),
+            Err(_elapsed) if progress.waits_for_client() => Sent::Failed(Failure::ClientSlow),
             Err(_elapsed) => {
                 balancer.broke(endpoint, "silent");
                 Sent::Failed(Failure::Silent { service: balancer.service().to_owned() })

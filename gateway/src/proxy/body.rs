@@ -79,19 +79,19 @@ pub struct RequestBody {
     progress: Progress,
 }
 
-/// Whether all of a request's body has been handed on, so that a silent service is not blamed for a slow
-/// client. `None` for requests without a body.
+/// Whether the service has taken all that came of a request's body and waits for the client, so that neither is blamed
+/// for the other. `None` for requests without a body, and with one that is there as a whole.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Option<Arc<AtomicBool>>);
 
 impl Progress {
-    pub fn is_complete(&self) -> bool {
-        self.0.as_ref().is_none_or(|complete| complete.load(Relaxed))
+    pub fn waits_for_client(&self) -> bool {
+        self.0.as_ref().is_some_and(|waits| waits.load(Relaxed))
     }
 
-    fn complete(&self) {
-        if let Some(complete) = &self.0 {
-            complete.store(true, Relaxed);
+    fn set(&self, waits_for_client: bool) {
+        if let Some(waits) = &self.0 {
+            waits.store(waits_for_client, Relaxed);
         }
     }
 }
@@ -149,7 +149,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            let polled = Pin::new(&mut this.inner).poll_frame(cx);
+            // Whoever has a piece and does not come back for the next one is slow itself.
+            this.progress.set(polled.is_pending());
+            let Poll::Ready(frame) = polled else {
                 ready!(this.idle.poll_expired(cx));
                 return Poll::Ready(Some(Err(BodyError::ClientSlow)));
             };
@@ -157,18 +160,12 @@ impl Body for RequestBody {
             let data = match frame.transpose().map_err(BodyError::Client)?.map(Frame::into_data) {
                 Some(Ok(data)) => data,
                 Some(Err(_)) | None if this.over > 0 => return Poll::Ready(Some(Err(BodyError::TooLarge))),
-                Some(Err(_)) | None => {
-                    this.progress.complete();
-                    return Poll::Ready(None);
-                }
+                Some(Err(_)) | None => return Poll::Ready(None),
             };
             let length = data.len() as u64;
             match this.left.checked_sub(length) {
                 Some(left) if this.over == 0 => {
                     this.left = left;
-                    if this.inner.is_end_stream() {
-                        this.progress.complete();
-                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 _ => {

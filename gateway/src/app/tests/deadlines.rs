@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::Request;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -42,6 +44,19 @@ async fn full() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
         waiting.push(stream.unwrap());
     }
     (address, listener, waiting)
+}
+
+/// Takes connections and reads nothing.
+async fn deaf(setting: &mut Setting) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    setting.run(async move {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            taken.push(stream);
+        }
+    });
+    address
 }
 
 #[tokio::test]
@@ -141,4 +156,29 @@ async fn a_slow_client_is_blamed_itself_also_where_its_body_is_kept() {
             "{path}: long before its body has stood still for too long"
         );
     }
+}
+
+#[tokio::test]
+async fn who_does_not_take_a_body_is_blamed_and_not_who_sends_it() {
+    static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let filters = json!(["RequestSize=1GB", {"name": "CircuitBreaker", "args": {
+        "timeoutDuration": "200ms", "slidingWindowSize": 5, "minimumNumberOfCalls": 5, "waitDurationInOpenState": "1h"}}]);
+    let mut setting = setting(json!([route("/x", &filters)])).await;
+    let address = deaf(&mut setting).await;
+    setting.publish("coupon-service", &[("deaf", address)]);
+    let piece = || Ok::<_, std::io::Error>(Bytes::from_static(&PIECE));
+    for _ in 0..5 {
+        let stops = Body::from_stream(stream::iter([piece()]).chain(stream::pending()));
+        let answer = setting.send(Request::post("/x").body(stops).unwrap()).await;
+        assert_eq!(answer.problem(), (408, "REQUEST_TIMEOUT".to_owned()));
+    }
+    assert!(setting.avoided().is_empty());
+    for _ in 0..5 {
+        let goes_on = Body::from_stream(stream::repeat_with(piece));
+        let answer = setting.send(Request::post("/x").body(goes_on).unwrap()).await;
+        assert_eq!(answer.problem(), (504, "UPSTREAM_TIMEOUT".to_owned()));
+    }
+    assert_eq!(setting.avoided(), ["deaf"]);
+    let open = send(&mut setting, "GET", "/x", "").await;
+    assert_eq!(open.problem(), (503, "UPSTREAM_UNAVAILABLE".to_owned()), "at the breaker too");
 }

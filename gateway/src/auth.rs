@@ -21,6 +21,7 @@ use crate::config::{Authentication, JwtSettings};
 use crate::headers::Behind;
 use crate::routes::Access;
 use cache::TokenCache;
+use jwks::key::Key;
 use jwks::{Jwks, Missing};
 use revocations::Revocations;
 use token::{KeySource, TokenError, TokenRules};
@@ -38,8 +39,8 @@ pub struct Verified {
     /// Our own users' number, or what another issuer calls its users.
     name: Box<str>,
     scopes: Vec<String>,
-    /// Of the key that signed the token, if it is one of the key set.
-    kid: Option<String>,
+    /// What the token was verified with, if it is of the key set: its id, and the key that had it then.
+    key: Option<(String, Arc<Key>)>,
     valid_until_ms: u64,
     minted: Mutex<Option<Minted>>,
 }
@@ -53,7 +54,7 @@ struct Minted {
 impl Verified {
     pub fn new(identity: Identity, scopes: Vec<String>, valid_until_ms: u64) -> Self {
         let name = identity.user.to_string().into();
-        Self { identity, name, scopes, kid: None, valid_until_ms, minted: Mutex::default() }
+        Self { identity, name, scopes, key: None, valid_until_ms, minted: Mutex::default() }
     }
 
     /// Whether a route is for this caller; 403 that says what is missing.
@@ -151,9 +152,9 @@ impl Authenticator {
         verified.is_valid(self.clock.now_ms()) && self.knows_key_of(verified) && !self.has_ended(verified)
     }
 
-    /// A key that was withdrawn takes the tokens along that it had signed.
+    /// A key that was withdrawn, or replaced under its own id, takes the tokens along that it had signed.
     fn knows_key_of(&self, verified: &Verified) -> bool {
-        verified.kid.as_ref().is_none_or(|kid| self.jwks.knows(kid))
+        verified.key.as_ref().is_none_or(|(kid, key)| self.jwks.knows(kid, key))
     }
 
     /// Whether the login has.
@@ -182,15 +183,16 @@ impl Authenticator {
             return Ok(verified);
         }
         let source = self.rules.key_source(token).map_err(|error| refuse(&error))?;
-        let (kid, claims) = match source {
+        let (key, claims) = match source {
             KeySource::SharedSecret => (None, self.rules.verify(token, None, now_ms)),
             KeySource::Jwks { kid, algorithm } => {
                 let key = self.jwks.find(&kid).await.map_err(|missing| match missing {
                     Missing::UnknownKey => refuse(&TokenError::UnknownKey),
                     Missing::Unsettled => Problem::upstream_unavailable().retry_after(RETRY_AFTER_SECONDS),
                 })?;
-                let key = key.of(algorithm).ok_or_else(|| refuse(&TokenError::Algorithm))?;
-                (Some(kid), self.rules.verify(token, Some((algorithm, key)), now_ms))
+                let decoding = key.of(algorithm).ok_or_else(|| refuse(&TokenError::Algorithm))?;
+                let claims = self.rules.verify(token, Some((algorithm, decoding)), now_ms);
+                (Some((kid, key)), claims)
             }
         };
         let claims = claims.map_err(|error| refuse(&error))?;
@@ -200,7 +202,7 @@ impl Authenticator {
         // The role of the services themselves is no user's to have, whoever issued the token.
         let roles = claims.roles().iter().filter(|role| *role != SERVICE).cloned().collect();
         let identity = Identity { user, roles, session: claims.sid };
-        let mut verified = Verified { kid, ..Verified::new(identity, scopes, valid_until_ms) };
+        let mut verified = Verified { key, ..Verified::new(identity, scopes, valid_until_ms) };
         if self.behind == Behind::Standalone {
             verified.name = claims.sub.into();
         }

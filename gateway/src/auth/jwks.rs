@@ -70,9 +70,9 @@ impl Jwks {
         })
     }
 
-    /// Whether the set has the key now.
-    pub fn knows(&self, kid: &str) -> bool {
-        self.keys.load().contains_key(kid)
+    /// Whether the set has the key now, and under this id.
+    pub fn knows(&self, kid: &str, key: &Arc<Key>) -> bool {
+        self.keys.load().get(kid) == Some(key)
     }
 
     /// The key of this id, asked for once if it is unknown.

@@ -14,6 +14,7 @@ use platform::identity::{HEADER, IdentityVerifier};
 use serde_json::{Value, json};
 
 use super::harness::{Answer, Setting, Signer, claims};
+use crate::config::Authentication;
 
 const UNAUTHENTICATED: (u16, &str) = (401, "UNAUTHENTICATED");
 
@@ -371,6 +372,41 @@ async fn a_new_key_is_found_when_it_is_first_used() {
     setting.serve_keys().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(setting.claim(&setting.token()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_that_is_replaced_under_its_own_id_takes_its_tokens_along() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "20ms", "jwks-refresh": "20ms"}}));
+    let of_before = setting.token();
+    assert_eq!(setting.claim(&of_before).await.status, 200);
+    setting.signer = Signer::new("key-1");
+    setting.serve_keys().await;
+    let of_now = setting.token();
+    let begun = Instant::now();
+    while setting.claim(&of_now).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the new key is not known yet");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_refused(&setting.claim(&of_before).await, UNAUTHENTICATED, "of the key that was replaced");
+}
+
+#[tokio::test]
+async fn a_token_stays_remembered_while_its_key_is_fetched_again() {
+    let mut setting = Setting::new().await;
+    setting.configure(&json!({"jwt": {"jwks-min-interval": "20ms", "jwks-refresh": "20ms"}}));
+    let asked = setting.serve_keys().await;
+    let (gateway, _server) = setting.open();
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {}", setting.token()).parse().unwrap());
+    let verify =
+        async || gateway.auth.authenticate(Authentication::Required, &headers).await.unwrap().unwrap();
+    let first = verify().await;
+    let before = asked.load(SeqCst);
+    while asked.load(SeqCst) < before + 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(Arc::ptr_eq(&first, &verify().await), "verified once");
 }
 
 #[tokio::test]

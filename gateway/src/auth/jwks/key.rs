@@ -37,6 +37,23 @@ pub struct Key {
     algorithms: Vec<Algorithm>,
 }
 
+/// The same material for the same algorithms.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = match (self.decoding.kind(), other.decoding.kind()) {
+            (DecodingKeyKind::SecretOrDer(own), DecodingKeyKind::SecretOrDer(theirs)) => own == theirs,
+            (
+                DecodingKeyKind::RsaModulusExponent { n, e },
+                DecodingKeyKind::RsaModulusExponent { n: their_n, e: their_e },
+            ) => n == their_n && e == their_e,
+            _ => false,
+        };
+        is_same && self.algorithms == other.algorithms
+    }
+}
+
+impl Eq for Key {}
+
 impl Key {
     /// The key, if it is one for this algorithm.
     pub fn of(&self, algorithm: Algorithm) -> Option<&DecodingKey> {
@@ -216,6 +233,19 @@ mod tests {
         let keys = json!([with(&ed25519("a"), "use", json!("enc")), rsa("a", 256), ed25519("a")]);
         let keys = parsed(&keys, &ALL);
         assert!(keys["a"].of(Algorithm::RS256).is_some() && keys["a"].of(Algorithm::EdDSA).is_none());
+    }
+
+    #[test]
+    fn a_key_is_the_same_while_its_material_and_its_algorithms_are() {
+        let key = |jwk: Value| parsed(&json!([jwk]), &ALL).remove("a").unwrap();
+        let other = json!("O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik");
+        assert_eq!(key(ed25519("a")), key(with(&ed25519("a"), "use", json!("sig"))));
+        assert_ne!(key(ed25519("a")), key(with(&ed25519("a"), "x", other)));
+        assert_eq!(key(rsa("a", 256)), key(rsa("a", 256)));
+        assert_ne!(key(rsa("a", 256)), key(rsa("a", 257)));
+        assert_ne!(key(rsa("a", 256)), key(with(&rsa("a", 256), "e", json!("Aw"))));
+        assert_ne!(key(rsa("a", 256)), key(with(&rsa("a", 256), "alg", json!("RS512"))));
+        assert_ne!(key(rsa("a", 256)), key(ed25519("a")));
     }
 
     #[test]

@@ -11,6 +11,10 @@ use crate::routes::uri::TargetUri;
 
 /// RFC 7518, 3.2: an HS256 key has at least the size of the hash.
 const HS256_MIN_BYTES: usize = 32;
+/// The user service keeps the end of a login for a minute longer than its last token lives.
+const MAX_LEEWAY: Duration = Duration::from_mins(1);
+/// And for so long, and that minute, if it did not make the login's tokens.
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum JwtAlgorithm {
@@ -52,10 +56,10 @@ pub struct JwtSettings {
     /// The key of HS256 tokens, at least 32 bytes.
     #[serde(default)]
     pub hs256_secret: Secret,
-    /// How far clocks may differ, in whole seconds.
+    /// How far clocks may differ, in whole seconds; at most 60, and 30 where a token may live for 24 h.
     #[serde(default = "defaults::leeway", with = "duration")]
     pub leeway: Duration,
-    /// How long a token may live, from `iat` to `exp` (without `iat`, from now on), in whole seconds.
+    /// How long a token may live, from `iat` to `exp` (without `iat`, from now on), in whole seconds; at most 24 h.
     #[serde(default = "defaults::max_lifetime", with = "duration")]
     pub max_lifetime: Duration,
     /// Verified tokens kept, each some 800 bytes.
@@ -92,10 +96,9 @@ mod defaults {
         Duration::from_secs(5)
     }
 
-    /// For so long, and a minute more, the user service keeps the end of a login whose tokens it did not make: a token
-    /// that lives longer would come back to life.
+    /// As long as the ends of logins allow.
     pub(super) fn max_lifetime() -> Duration {
-        Duration::from_hours(24)
+        super::MAX_LIFETIME
     }
 
     /// About 80 MB when full.
@@ -202,8 +205,20 @@ impl JwtSettings {
                 Err(problem) => problems.add("jwt.jwks-uri", problem),
             }
         }
+        // Beyond these a token would come back to life when the end of its login is forgotten. The leeway is given to a
+        // token's whole life and to its end.
+        let longest = self.max_lifetime.saturating_add(self.leeway.saturating_mul(2));
+        if self.leeway > MAX_LEEWAY {
+            problems.add("jwt.leeway", "must be at most 60s: the ends of logins are remembered no longer");
+        } else if self.max_lifetime <= MAX_LIFETIME && longest > MAX_LIFETIME + MAX_LEEWAY {
+            problems.add("jwt.leeway", "must, twice and with jwt.max-lifetime, be at most 24h and 60s");
+        }
         if self.max_lifetime.is_zero() {
             problems.add("jwt.max-lifetime", "must be more than 0");
+        }
+        if self.max_lifetime > MAX_LIFETIME {
+            problems
+                .add("jwt.max-lifetime", "must be at most 24h: the ends of logins are remembered no longer");
         }
     }
 }
@@ -248,6 +263,25 @@ mod tests {
         for other in JwtAlgorithm::ASYMMETRIC {
             let mixed = problems_of(&json!({"algorithms": ["HS256", other], "hs256-secret": secret}));
             assert!(mixed[0].starts_with("jwt.algorithms: must be HS256 alone"), "{other:?}: {mixed:?}");
+        }
+    }
+
+    #[test]
+    fn no_token_may_outlive_the_memory_of_its_logins_end() {
+        let leeway = "jwt.leeway: must be at most 60s: the ends of logins are remembered no longer";
+        let both = "jwt.leeway: must, twice and with jwt.max-lifetime, be at most 24h and 60s";
+        let lifetime = "jwt.max-lifetime: must be at most 24h: the ends of logins are remembered no longer";
+        let cases: [(u64, &str, &[&str]); 6] = [
+            (30, "24h", &[]),
+            (60, "23h", &[]),
+            (31, "24h", &[both]),
+            (61, "1h", &[leeway]),
+            (5, "86401s", &[lifetime]),
+            (600, "7d", &[leeway, lifetime]),
+        ];
+        for (seconds, max_lifetime, problems) in cases {
+            let change = json!({"leeway": format!("{seconds}s"), "max-lifetime": max_lifetime});
+            assert_eq!(problems_of(&change), problems, "{change}");
         }
     }
 

@@ -11,7 +11,7 @@ use super::failures::Bucket;
 use super::{Credentials, Role, milliseconds, refresh, roles, timestamp};
 use crate::token::{Terms, TokenHash};
 
-/// Gateways forgive a difference of clocks (`jwt.leeway`, 5 s), and nobody's clock is that wrong.
+/// Gateways forgive a difference of clocks (`jwt.leeway`: 5 s, and never more than this), and nobody's clock is that wrong.
 const MARGIN_MS: u64 = 60_000;
 /// Where it is not known when the last token was made: the longest life that `token.access-ttl` allows.
 const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;

@@ -1,7 +1,7 @@
 //! The API behind the routes as one OpenAPI document, and a page to read and try it.
 //!
-//! Invariants: services are asked in the background, by one task and never because of a request; what a service said
-//! last stays while it is away; nothing is described that no route leads to.
+//! Invariants: services are asked in the background, by one task and never because of a request, each at a pace of its
+//! own; what a service said last stays while it is away; nothing is described that no route leads to.
 
 pub mod combined;
 pub mod page;
@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use platform::http::problem::Problem;
 use platform::lifecycle::BoxError;
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Gateway;
@@ -39,7 +39,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 const FETCH_LIMIT: Duration = Duration::from_secs(2);
 /// A new version of a service, or a new route, is described within this.
 const REFRESH: Duration = Duration::from_secs(10);
-/// While a service has said nothing yet.
+/// For a service that has said nothing yet; twice as long each time, up to [`REFRESH`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -54,6 +54,29 @@ pub struct OpenApi {
 struct Source {
     service: String,
     balancer: Arc<Balancer>,
+}
+
+/// What is known of one service's description.
+#[derive(Debug)]
+struct Word {
+    document: Option<Value>,
+    /// When the service is asked again.
+    due: Instant,
+    /// Between the last two questions.
+    pause: Duration,
+}
+
+impl Word {
+    fn new() -> Self {
+        Self { document: None, due: Instant::now(), pause: Duration::ZERO }
+    }
+
+    /// The service was asked. One that nobody has is asked ever more seldom.
+    fn rest(&mut self, now: Instant) {
+        let retry = (self.pause * 2).clamp(FIRST_RETRY, REFRESH);
+        self.pause = if self.document.is_some() { REFRESH } else { retry };
+        self.due = now + self.pause;
+    }
 }
 
 impl OpenApi {
@@ -103,17 +126,17 @@ impl OpenApi {
         gateway: Arc<Gateway>,
         stop: CancellationToken,
     ) -> Result<(), BoxError> {
-        let mut documents = vec![None; self.sources.len()];
+        let mut words: Vec<Word> = self.sources.iter().map(|_| Word::new()).collect();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = self.ask(&mut documents) => {}
+                () = self.ask(&mut words) => {}
             }
             let known: Vec<(&str, &Value)> = self
                 .sources
                 .iter()
-                .zip(&documents)
-                .filter_map(|(source, document)| Some((source.service.as_str(), document.as_ref()?)))
+                .zip(&words)
+                .filter_map(|(source, word)| Some((source.service.as_str(), word.document.as_ref()?)))
                 .collect();
             if !known.is_empty() {
                 let access =
@@ -121,24 +144,60 @@ impl OpenApi {
                 let combined = combined::combine(&known, access).to_string();
                 self.document.store(Some(Arc::new(Bytes::from(combined))));
             }
-            let all = known.len() == documents.len();
+            // Routes may have changed by then, whoever is due.
+            let next = words.iter().map(|word| word.due).fold(Instant::now() + REFRESH, Instant::min);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = sleep(if all { REFRESH } else { FIRST_RETRY }) => {}
+                () = sleep_until(next) => {}
             }
         }
     }
 
-    async fn ask(&self, documents: &mut [Option<Value>]) {
-        for (source, document) in self.sources.iter().zip(documents) {
+    /// Asks those who are due.
+    async fn ask(&self, words: &mut [Word]) {
+        let begun = Instant::now();
+        for (source, word) in self.sources.iter().zip(words.iter_mut()) {
+            if word.due > begun {
+                continue;
+            }
             let fetched = timeout(FETCH_LIMIT, self.proxy.get(&source.balancer, SOURCE, MAX_BYTES)).await;
             let fetched = fetched.unwrap_or_else(|_| Err("no answer in time".into()));
             match fetched.and_then(|bytes| Ok(serde_json::from_slice::<Value>(&bytes)?)) {
-                Ok(fetched) => *document = Some(fetched),
+                Ok(fetched) => word.document = Some(fetched),
                 Err(error) => {
                     tracing::debug!(service = source.service, %error, "API description not fetched, the last one stays");
                 }
             }
+        }
+        // At one time, so that those who go on at one pace do so together.
+        let now = Instant::now();
+        words.iter_mut().filter(|word| word.due <= begun).for_each(|word| word.rest(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::BalanceSettings;
+    use crate::config::UpstreamSettings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_nobody_has_is_asked_ever_more_seldom() {
+        let settings = BalanceSettings {
+            avoid_for: Duration::from_secs(5),
+            slow_start: Duration::ZERO,
+            zone: String::new(),
+        };
+        let balancer = |service: &str| Arc::new(Balancer::new(service, settings.clone()));
+        let proxy = Arc::new(Proxy::new(UpstreamSettings::default().proxy()));
+        let openapi = OpenApi::new(&["nobody".to_owned()], balancer, &proxy).unwrap();
+        let mut words = [Word::new()];
+        for seconds in [1, 2, 4, 8, 10, 10] {
+            openapi.ask(&mut words).await;
+            assert_eq!(words[0].due, Instant::now() + Duration::from_secs(seconds));
+            openapi.ask(&mut words).await;
+            assert_eq!(words[0].pause, Duration::from_secs(seconds), "before it is due nobody is asked");
+            sleep_until(words[0].due).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The description of the API, made of what services say of themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -89,6 +90,24 @@ async fn the_last_word_of_a_service_stays_while_it_is_away() {
     setting.serve_keys().await; // and a user service that comes late, with something that is no document
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(setting.get(DOCUMENT).await.body, answer.body);
+}
+
+#[tokio::test]
+async fn because_of_a_service_that_nobody_has_the_others_are_asked_no_more_often() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let said = document(&json!({"/coupons": {"get": operation("list")}}));
+    let app = Router::new().fallback(async move || {
+        counter.fetch_add(1, SeqCst);
+        Json(said)
+    });
+    let mut setting = Setting::empty();
+    let address = setting.serve(app).await;
+    setting.publish("coupon-service", &[("coupons", address)]);
+    setting.configure(&json!({"openapi": {"services": ["coupon-service", "user-service"]}}));
+    until(&mut setting, |answer| answer.status == 200).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(asked.load(SeqCst), 1, "within ten seconds");
 }
 
 #[tokio::test]

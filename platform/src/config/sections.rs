@@ -95,6 +95,13 @@ impl ServerSettings {
     pub fn validate(&self, problems: &mut Problems) {
         if self.max_connections == 0 {
             problems.add("server.max-connections", "must be at least 1");
+        } else if self.max_connections < self.workers {
+            // Each listener takes one before somebody comes: one that gets none would never answer.
+            let workers = self.workers;
+            problems.add(
+                "server.max-connections",
+                format_args!("must be at least one for each of the {workers} server.workers"),
+            );
         }
         if self.header_timeout.is_zero() {
             problems.add("server.header-timeout", "must be longer than 0s");

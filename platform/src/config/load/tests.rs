@@ -153,6 +153,23 @@ fn all_problems_are_listed_at_once() {
 }
 
 #[test]
+fn each_worker_has_a_connection_that_it_may_take() {
+    let of = |connections: usize, workers: usize| {
+        let server = json!({"server.max-connections": connections, "server.workers": workers});
+        sources(vec![flat("a.yml", server)])
+    };
+    for (connections, workers) in [(1, 0), (1, 1), (4, 4), (5, 4)] {
+        assert!(resolve::<Example>(of(connections, workers)).is_ok(), "{connections} for {workers}");
+    }
+    for (connections, workers, problem) in [
+        (0, 4, "server.max-connections: must be at least 1"),
+        (3, 4, "server.max-connections: must be at least one for each of the 4 server.workers"),
+    ] {
+        assert_eq!(problems_of(of(connections, workers)), [problem]);
+    }
+}
+
+#[test]
 fn a_secret_may_come_from_a_file_but_not_twice() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "from the file").unwrap();

@@ -22,7 +22,7 @@ use endpoint::{Address, Endpoint, Nanos};
 /// So many broken answers in a row, without a good one between, and an instance is avoided: one alone
 /// may be the request's fault, and no client shall be able to talk an instance out of the rotation.
 const FAILURES_IN_A_ROW: u32 = 5;
-/// An instance is ejected if this share of its answers fails ...
+/// An instance is ejected if this share of its answers fails, or breaks off, or does not come ...
 const EJECTION_RATE: f64 = 0.2;
 /// ... and so many times the others' share: what fails everywhere is nobody's fault, and leaving out helps nobody.
 const WORSE_THAN_OTHERS: f64 = 2.0;
@@ -168,6 +168,15 @@ impl Balancer {
     /// A response head arrived; `failed` if it says that the instance could not do it (5xx).
     pub fn answered(&self, endpoint: &Endpoint, took: Duration, failed: bool) {
         endpoint.observe(took, self.now());
+        self.judge(endpoint, failed);
+    }
+
+    /// What ends while an instance is ejected was as a rule begun before, and would spoil the record that it comes back
+    /// with.
+    fn judge(&self, endpoint: &Endpoint, failed: bool) {
+        if endpoint.is_ejected(self.now()) {
+            return;
+        }
         let (rate, answers) = endpoint.judge(failed);
         if failed && rate >= EJECTION_RATE && answers >= EJECTION_ANSWERS {
             self.eject(endpoint, rate);
@@ -219,12 +228,14 @@ impl Balancer {
         self.avoid(endpoint, "no connection");
     }
 
-    /// A connection broke or stayed silent with a request on it.
+    /// A connection broke or stayed silent with a request on it. Good answers in between hide it from the count in a row,
+    /// but not from the share.
     pub fn broke(&self, endpoint: &Endpoint, kind: &'static str) {
         self.count(kind);
         if endpoint.failed() >= FAILURES_IN_A_ROW {
             self.avoid(endpoint, "broken answers in a row");
         }
+        self.judge(endpoint, true);
     }
 
     fn count(&self, kind: &'static str) {

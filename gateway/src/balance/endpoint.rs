@@ -191,7 +191,7 @@ impl Endpoint {
         now < self.avoided_until.load(Relaxed)
     }
 
-    /// Counts an answer; returns the share of failures and how many answers it is of.
+    /// Counts an answer, or that none came; returns the share of failures and how many answers it is of.
     pub fn judge(&self, failed: bool) -> (f64, u32) {
         let rate = self.failure_rate();
         let rate = rate + (f64::from(u8::from(failed)) - rate) / ONE_OF;

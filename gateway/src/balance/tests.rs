@@ -163,6 +163,35 @@ async fn who_fails_much_more_than_the_others_is_ejected_and_longer_each_time() {
     assert!(!is_ejected(), "it had done well for long");
 }
 
+/// Two good answers between any two that do not come.
+fn hang_now_and_then(balancer: &Balancer, ids: &[&str]) {
+    for _ in 0..20 {
+        for id in ids {
+            balancer.broke(&endpoint(balancer, id), "silent");
+            answer(balancer, id, 2, 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_now_and_then_is_ejected_however_well_it_answers_in_between() {
+    let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1)]);
+    answer(&balancer, "b", 100, 0);
+    hang_now_and_then(&balancer, &["a"]);
+    assert!(!endpoint(&balancer, "a").is_avoided(balancer.now()), "never twice in a row");
+    assert_eq!(picks(&balancer), ["b"]);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(picks(&balancer), ["a", "b"]);
+    assert_eq!(endpoint(&balancer, "a").answers(), 0, "what ended meanwhile was of before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hangs_everywhere_ejects_nobody() {
+    let balancer = balancer(&[instance("a", 1, 1), instance("b", 2, 1)]);
+    hang_now_and_then(&balancer, &["a", "b"]);
+    assert_eq!(picks(&balancer), ["a", "b"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_fails_everywhere_ejects_nobody_and_half_of_them_stay_whatever_comes() {
     let balancer =

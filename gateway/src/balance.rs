@@ -238,6 +238,11 @@ impl Balancer {
         self.judge(endpoint, true);
     }
 
+    /// There was none to ask.
+    pub fn nobody(&self) {
+        self.count("absent");
+    }
+
     fn count(&self, kind: &'static str) {
         metrics::counter!(
             "firstcome_gateway_upstream_failures_total", "upstream" => self.service.to_string(), "kind" => kind

@@ -137,7 +137,10 @@ impl Proxy {
         let service = balancer.service().to_owned();
         Err(match unreachable {
             Some(error) => Failure::Unreachable { service, error },
-            None => Failure::NoInstance { service },
+            None => {
+                balancer.nobody();
+                Failure::NoInstance { service }
+            }
         })
     }
 

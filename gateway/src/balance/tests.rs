@@ -90,6 +90,7 @@ fn each_failure_of_an_instance_is_counted_by_its_kind() {
         balancer.broke(&a, "silent");
         balancer.broke(&a, "silent");
         balancer.answered(&a, Duration::ZERO, true);
+        balancer.nobody();
     });
     let text = recorder.handle().render();
     let mut counted: Vec<&str> =
@@ -98,7 +99,7 @@ fn each_failure_of_an_instance_is_counted_by_its_kind() {
     let of = |kind: &str, number: u32| {
         format!("firstcome_gateway_upstream_failures_total{{upstream=\"s\",kind=\"{kind}\"}} {number}")
     };
-    assert_eq!(counted, [of("silent", 2), of("unreachable", 1)]);
+    assert_eq!(counted, [of("absent", 1), of("silent", 2), of("unreachable", 1)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ pub use secret::Secret;
 pub(crate) use sections::host_and_port;
 pub use sections::{
     AdminSettings, ConsulSettings, DoorTlsSettings, Exporter, IdentitySettings, KafkaSettings, LogFormat,
-    MysqlSettings, RedisSettings, ServerSettings, TelemetrySettings,
+    MysqlSettings, RedisSettings, ServerSettings, TelemetrySettings, TlsVersion,
 };
 pub use tls::TlsSettings;
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use platform::config::DoorTlsSettings;
+use platform::config::{DoorTlsSettings, TlsVersion};
 use serde_json::Value;
 
-use super::tree::{at, flag, text, unread};
+use super::tree::{at, flag, list, text, unread};
 use crate::routes::suggestion::plain;
 
-/// Cannot be chosen here, and are no weaker than what a file may ask for: TLS 1.2 and 1.3 with the usual suites.
-const NOT_CHOSEN: [&str; 3] = ["ciphers", "enabled-protocols", "protocol"];
+/// Java's names of versions that nobody speaks any more.
+const OLD: [&str; 5] = ["SSLv2", "SSLv2Hello", "SSLv3", "TLSv1", "TLSv1.1"];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Door {
@@ -40,25 +40,28 @@ fn parsed<T: FromStr>(tree: &Value, name: &str, what: &str, problems: &mut Vec<S
 /// Spring's `server.ssl`, or `server.tls` of our own form. Whoever asks for TLS gets it or no gateway.
 fn tls(tree: &Value, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> Option<DoorTlsSettings> {
     let own = at(tree, &["server", "tls"]).filter(|section| section.is_object());
-    let (section, path, key) = match at(tree, &["server", "ssl"]).filter(|section| !section.is_null()) {
-        Some(section) => (section, "server.ssl", "certificate-private-key"),
-        None => (own?, "server.tls", "private-key"),
-    };
+    let (section, path, key, protocols) =
+        match at(tree, &["server", "ssl"]).filter(|section| !section.is_null()) {
+            Some(section) => (section, "server.ssl", "certificate-private-key", "enabled-protocols"),
+            None => (own?, "server.tls", "private-key", "versions"),
+        };
     match flag(section, &["enabled"]) {
         Ok(Some(false)) => return None,
         Ok(_) => {}
         Err(problem) => problems.push(format!("{path}.enabled: {problem}")),
     }
-    let known = ["enabled", "certificate", key].map(|name| format!("{path}.{name}"));
+    let known = ["enabled", "certificate", key, protocols].map(|name| format!("{path}.{name}"));
     for (unread, hint) in unread(tree, path, &known) {
-        let name = plain(unread.rsplit('.').next().unwrap_or_default());
-        if name == "clientauth" && text(section, &["client-auth"]).as_deref() == Some("none") {
-            continue;
-        }
-        if NOT_CHOSEN.iter().any(|known| plain(known) == name) {
-            warnings.push(format!("{unread} means nothing here: it is TLS 1.2 and 1.3"));
-        } else {
-            problems.push(format!("{unread}: can't be done, and without it less would be secured{hint}"));
+        match plain(unread.rsplit('.').next().unwrap_or_default()).as_str() {
+            "clientauth" if text(section, &["client-auth"]).as_deref() == Some("none") => {}
+            "protocol" => {
+                warnings.push(format!("{unread} means nothing here: `{protocols}` says what is spoken"));
+            }
+            "ciphers" => problems.push(format!(
+                "{unread}: can't be chosen; leave it out: nothing is spoken but the suites of TLS 1.3, and of TLS 1.2 \
+                 those of ECDHE with AES-GCM or ChaCha20-Poly1305"
+            )),
+            _ => problems.push(format!("{unread}: can't be done, and without it less would be secured{hint}")),
         }
     }
     let mut file = |name: &str| match text(section, &[name]) {
@@ -76,5 +79,35 @@ fn tls(tree: &Value, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> 
         }
     };
     let (certificate, private_key) = (file("certificate"), file(key));
-    Some(DoorTlsSettings { certificate: certificate?, private_key: private_key? })
+    let versions = versions(section, path, protocols, problems, warnings);
+    Some(DoorTlsSettings { certificate: certificate?, private_key: private_key?, versions })
+}
+
+/// Those that are named; both where the setting is not there.
+fn versions(
+    section: &Value,
+    path: &str,
+    name: &str,
+    problems: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Vec<TlsVersion> {
+    if at(section, &[name]).is_none() {
+        return TlsVersion::all();
+    }
+    let mut versions = Vec::new();
+    for named in list(section, &[name]) {
+        match TlsVersion::named(&named) {
+            Some(version) => versions.push(version),
+            None if OLD.iter().any(|old| old.eq_ignore_ascii_case(&named)) => {
+                warnings.push(format!("{path}.{name}: {named} is never spoken"));
+            }
+            None => {
+                problems.push(format!("{path}.{name}: `{named}` is no version of TLS that is known here"));
+            }
+        }
+    }
+    if versions.is_empty() {
+        problems.push(format!("{path}.{name}: must name TLSv1.2, TLSv1.3 or both; nothing else is spoken"));
+    }
+    versions
 }

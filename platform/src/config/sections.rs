@@ -58,7 +58,7 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// So many runtimes of one thread, each with its own listener; 0 is the one shared runtime.
     pub workers: usize,
-    /// TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1; without it, plain HTTP.
+    /// TLS with HTTP/2 and HTTP/1.1; without it, plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<DoorTlsSettings>,
 }
@@ -70,6 +70,35 @@ pub struct DoorTlsSettings {
     /// The chain, the server's own first.
     pub certificate: PathBuf,
     pub private_key: PathBuf,
+    /// Those that are spoken, and no others.
+    #[serde(default = "TlsVersion::all")]
+    pub versions: Vec<TlsVersion>,
+}
+
+/// A version of TLS, under Java's name. Older ones are never spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1.2")]
+    V12,
+    #[serde(rename = "TLSv1.3")]
+    V13,
+}
+
+impl TlsVersion {
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        vec![Self::V12, Self::V13]
+    }
+
+    /// By its name, in any case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "tlsv1.2" => Some(Self::V12),
+            "tlsv1.3" => Some(Self::V13),
+            _ => None,
+        }
+    }
 }
 
 impl Default for ServerSettings {

@@ -1,3 +1,5 @@
+use platform::config::TlsVersion;
+
 use super::*;
 use crate::config::JwtAlgorithm;
 
@@ -259,6 +261,11 @@ fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
         ("server.ssl: {enabled: true}", "server.ssl.certificate: must name a file"),
         ("server.ssl: true", "server.ssl: can't be done"),
         ("server.tls: {certificate: a}", "server.tls.private-key: must name a file"),
+        ("server.ssl.enabled-protocols: [TLSv1, TLSv1.1]", "enabled-protocols: must name TLSv1.2, TLSv1.3"),
+        ("server.ssl.enabled-protocols: '${NO_PROTOCOLS:}'", "enabled-protocols: must name TLSv1.2, TLSv1.3"),
+        ("server.ssl.enabled-protocols: TLSv1.3+TLSv1.4", "`TLSv1.3+TLSv1.4` is no version of TLS"),
+        ("server.tls.versions: [SSLv3]", "server.tls.versions: must name TLSv1.2, TLSv1.3"),
+        ("server.ssl.ciphers: TLS_AES_256_GCM_SHA384", "server.ssl.ciphers: can't be chosen; leave it out"),
         ("server.address: localhost", "server.address: `localhost` is no IP address"),
         ("server.port: 80800", "server.port: `80800` is no port"),
         ("server.port: '${PORT}'", "server.port: `${PORT}` is no port"),
@@ -347,7 +354,11 @@ spring.data.redis: {username: u, password: p, ssl.enabled: true, sentinel: {mast
     let tls = tls.unwrap();
     assert_eq!(tls.certificate.to_str(), Some("/etc/tls/a.pem"));
     assert_eq!(tls.private_key.to_str(), Some("b.pem"));
-    assert_eq!(document.warnings, ["server.ssl.protocol means nothing here: it is TLS 1.2 and 1.3"]);
+    assert_eq!(tls.versions, [TlsVersion::V12, TlsVersion::V13]);
+    assert_eq!(
+        document.warnings,
+        ["server.ssl.protocol means nothing here: `enabled-protocols` says what is spoken"]
+    );
     let redis = document.fixed.redis.unwrap();
     assert_eq!((redis.username.as_str(), redis.password.expose(), redis.tls.enabled), ("u", "p", true));
     assert_eq!((redis.master.as_str(), redis.sentinel_password.expose()), ("m", "s"));
@@ -360,6 +371,27 @@ spring.data.redis: {username: u, password: p, ssl.enabled: true, sentinel: {mast
         "server.tls: {certificate: a, private-key: b}\nroutes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]",
     );
     assert_eq!(own.unwrap().fixed.door.tls.unwrap().private_key.to_str(), Some("b"));
+}
+
+#[test]
+fn the_versions_of_tls_are_those_that_a_file_names() {
+    let files = "certificate: a, certificate-private-key: b";
+    for (protocols, versions, old) in [
+        ("TLSv1.3", vec![TlsVersion::V13], vec![]),
+        ("tlsv1.2", vec![TlsVersion::V12], vec![]),
+        ("'TLSv1.3, TLSv1.2'", vec![TlsVersion::V13, TlsVersion::V12], vec![]),
+        ("[TLSv1.1, TLSv1.2, SSLv3]", vec![TlsVersion::V12], vec!["TLSv1.1", "SSLv3"]),
+    ] {
+        let document = beside(&format!("server.ssl: {{{files}, enabled-protocols: {protocols}}}")).unwrap();
+        assert_eq!(document.fixed.door.tls.unwrap().versions, versions, "{protocols}");
+        let never = old.iter().map(|old| format!("server.ssl.enabled-protocols: {old} is never spoken"));
+        assert_eq!(document.warnings, never.collect::<Vec<_>>(), "{protocols}");
+    }
+    let own = parse(
+        "server.tls: {certificate: a, private-key: b, versions: [TLSv1.3]}\n\
+         routes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]",
+    );
+    assert_eq!(own.unwrap().fixed.door.tls.unwrap().versions, [TlsVersion::V13]);
 }
 
 #[test]

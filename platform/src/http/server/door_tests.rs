@@ -6,13 +6,14 @@ use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DEFAULT_VERSIONS, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::config::DoorTlsSettings;
+use crate::config::{DoorTlsSettings, TlsVersion};
 
 /// Reload is looked for each second.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
@@ -63,11 +64,19 @@ async fn shake_hands(
     trusted: &CertificateDer<'static>,
     protocols: &[&[u8]],
 ) -> io::Result<TlsStream<TcpStream>> {
+    shake_hands_by(DEFAULT_VERSIONS, address, trusted, protocols).await
+}
+
+async fn shake_hands_by(
+    versions: &[&'static SupportedProtocolVersion],
+    address: SocketAddr,
+    trusted: &CertificateDer<'static>,
+    protocols: &[&[u8]],
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
@@ -97,7 +106,11 @@ async fn http2_without_tls_is_known_by_its_preface() {
 async fn tls_agrees_on_a_version_and_a_new_certificate_counts_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| FilePath::new(folder.path()).join(name);
-    let tls = DoorTlsSettings { certificate: file("door.pem"), private_key: file("door.key") };
+    let tls = DoorTlsSettings {
+        certificate: file("door.pem"),
+        private_key: file("door.key"),
+        versions: TlsVersion::all(),
+    };
     let first = renew(&tls);
     let server = start(&ServerSettings { tls: Some(tls.clone()), ..ServerSettings::default() });
     let address = server.address();
@@ -128,12 +141,41 @@ async fn tls_agrees_on_a_version_and_a_new_certificate_counts_without_a_restart(
 }
 
 #[tokio::test]
+async fn the_versions_of_tls_that_are_named_are_spoken_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for (named, old, new) in [
+        (TlsVersion::all(), true, true),
+        (vec![TlsVersion::V12], true, false),
+        (vec![TlsVersion::V13], false, true),
+    ] {
+        let tls = DoorTlsSettings {
+            certificate: folder.path().join("door.pem"),
+            private_key: folder.path().join("door.key"),
+            versions: named.clone(),
+        };
+        let certificate = renew(&tls);
+        let server = start(&ServerSettings { tls: Some(tls), ..ServerSettings::default() });
+        for (version, is_spoken) in [(&TLS12, old), (&TLS13, new)] {
+            let shaken = shake_hands_by(&[version], server.address(), &certificate, &[]).await;
+            assert_eq!(shaken.is_ok(), is_spoken, "{named:?}: {version:?}");
+        }
+        server.stop(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn tls_that_cannot_be_used_is_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let tls = DoorTlsSettings { certificate: folder.path().join("a"), private_key: folder.path().join("b") };
+    let tls = DoorTlsSettings {
+        certificate: folder.path().join("a"),
+        private_key: folder.path().join("b"),
+        versions: TlsVersion::all(),
+    };
     assert!(check_tls(&tls).unwrap_err().starts_with("can't read "), "nothing there");
     renew(&tls);
     assert_eq!(check_tls(&tls), Ok(()));
+    let silent = DoorTlsSettings { versions: Vec::new(), ..tls.clone() };
+    assert!(check_tls(&silent).unwrap_err().contains("server.tls.versions"));
     let key = std::fs::read(&tls.private_key).unwrap();
     renew(&tls);
     std::fs::write(&tls.private_key, key).unwrap();

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::DoorTlsSettings;
+use crate::config::{DoorTlsSettings, TlsVersion};
 
 /// How often the files are looked at; who renews a certificate does so weeks before it ends.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,8 +50,9 @@ impl Tls {
         let key = files.read().and_then(|content| certified(&content)).map_err(io::Error::other)?;
         let certificate = Arc::new(Certificate { files, current: ArcSwap::from_pointee(key) });
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: Vec<_> = settings.versions.iter().copied().map(supported).collect();
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(io::Error::other)?
             .with_no_client_auth()
             .with_cert_resolver(certificate.clone());
@@ -110,6 +111,13 @@ impl Files {
     }
 }
 
+fn supported(version: TlsVersion) -> &'static SupportedProtocolVersion {
+    match version {
+        TlsVersion::V12 => &rustls::version::TLS12,
+        TlsVersion::V13 => &rustls::version::TLS13,
+    }
+}
+
 /// The chain with its key, if they belong together.
 fn certified((certificate, key): &Content) -> Result<CertifiedKey, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
@@ -125,8 +133,11 @@ fn certified((certificate, key): &Content) -> Result<CertifiedKey, String> {
         .map_err(|_| "server.tls.certificate and server.tls.private-key do not belong together".to_owned())
 }
 
-/// What is wrong with the files, for the settings' check.
+/// What is wrong, for the settings' check.
 pub(crate) fn check(settings: &DoorTlsSettings) -> Result<(), String> {
+    if settings.versions.is_empty() {
+        return Err("server.tls.versions must name TLSv1.2, TLSv1.3 or both".to_owned());
+    }
     let files = Files { certificate: settings.certificate.clone(), key: settings.private_key.clone() };
     files.read().and_then(|content| certified(&content)).map(|_| ())
 }

@@ -23,9 +23,9 @@ const PLACES: [&str; 13] = [
     "public-paths",
     "reserved-paths",
     "route-enabled",
-    "spring.",
-    "server.",
-    "resilience4j.",
+    "spring",
+    "server",
+    "resilience4j",
     "is no YAML: ",
     "has no settings",
 ];

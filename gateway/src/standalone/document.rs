@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::door::Door;
-use super::tree::{at, child, documents, flag, flatten, text, unread};
+use super::tree::{at, child, documents, flag, flatten, misplaced, text, unread};
 use super::{Unusable, door, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
 use crate::balance::endpoint::Address;
@@ -62,6 +62,23 @@ const ELSEWHERE: [&str; 21] = [
     "resilience4j.timelimiter.configs",
     "resilience4j.timelimiter.instances",
 ];
+/// Sections that are read, `*` being any name: a value in place of one would be passed over.
+const SECTIONS: [&str; 11] = [
+    "resilience4j.circuitbreaker.configs.*",
+    "resilience4j.circuitbreaker.instances.*",
+    "resilience4j.timelimiter.configs.*",
+    "resilience4j.timelimiter.instances.*",
+    "server.ssl",
+    "server.tls",
+    "spring.cloud.consul",
+    "spring.cloud.discovery.client.simple.instances",
+    "spring.cloud.gateway.server.webflux",
+    "spring.data.redis.sentinel",
+    "spring.redis.sentinel",
+];
+/// The same below the gateway's prefix.
+const SECTIONS_OF_GATEWAY: [&str; 3] =
+    ["globalcors.cors-configurations", "httpclient.proxy", "httpclient.ssl"];
 /// Below which nothing is passed over in silence. `spring.security` is one more: there it is an error.
 const HEEDED: [&str; 5] = ["server", "spring.cloud", "spring.data.redis", "spring.redis", "resilience4j"];
 /// What would weaken the gateway's connections if it were passed over.
@@ -161,6 +178,7 @@ impl Document {
         problems
             .extend(routing.check().into_iter().map(|(path, problem)| format!("{prefix}{path}: {problem}")));
         problems.extend(needed(&tree, prefix));
+        problems.extend(values_for_sections(&tree, prefix));
         if !problems.is_empty() {
             return Err(Unusable(problems));
         }
@@ -210,6 +228,13 @@ fn needed(tree: &Value, prefix: &str) -> Vec<String> {
     };
     let lines = NEEDED.iter().filter_map(|(name, why)| Some(format!("{}: {why}", named(name)?)));
     lines.collect()
+}
+
+fn values_for_sections(tree: &Value, prefix: &str) -> Vec<String> {
+    let sections = SECTIONS.iter().map(|&path| path.to_owned());
+    let sections = sections.chain(SECTIONS_OF_GATEWAY.iter().map(|path| format!("{prefix}{path}")));
+    let found = misplaced(tree, &sections.collect::<Vec<_>>());
+    found.into_iter().map(|path| format!("{path}: must be a section, and not a value or a list")).collect()
 }
 
 struct Section<'a> {
@@ -317,6 +342,9 @@ fn services(tree: &Value, problems: &mut Vec<String>) -> HashMap<String, Vec<Kno
     let named = at(tree, &PATH).and_then(Value::as_object);
     for (service, instances) in named.into_iter().flatten() {
         let mut known = Vec::new();
+        if !instances.is_array() && !instances.is_null() {
+            problems.push(format!("{}.{service}: must be a list", PATH.join(".")));
+        }
         for (index, instance) in instances.as_array().into_iter().flatten().enumerate() {
             match listed_instance(instance) {
                 Ok(instance) => known.push(instance),

@@ -39,12 +39,12 @@ fn parsed<T: FromStr>(tree: &Value, name: &str, what: &str, problems: &mut Vec<S
 
 /// Spring's `server.ssl`, or `server.tls` of our own form. Whoever asks for TLS gets it or no gateway.
 fn tls(tree: &Value, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> Option<DoorTlsSettings> {
-    let own = at(tree, &["server", "tls"]).filter(|section| section.is_object());
-    let (section, path, key, protocols) =
-        match at(tree, &["server", "ssl"]).filter(|section| !section.is_null()) {
-            Some(section) => (section, "server.ssl", "certificate-private-key", "enabled-protocols"),
-            None => (own?, "server.tls", "private-key", "versions"),
-        };
+    // What is no section is told where all of them are looked at.
+    let of = |name: &str| at(tree, &["server", name]).filter(|section| section.is_object());
+    let (section, path, key, protocols) = match of("ssl") {
+        Some(section) => (section, "server.ssl", "certificate-private-key", "enabled-protocols"),
+        None => (of("tls")?, "server.tls", "private-key", "versions"),
+    };
     match flag(section, &["enabled"]) {
         Ok(Some(false)) => return None,
         Ok(_) => {}

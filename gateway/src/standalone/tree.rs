@@ -1,6 +1,7 @@
 //! A YAML file as Spring sees it: all its documents in one tree, keys with dots in them as paths, names relaxed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::Split;
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
@@ -81,12 +82,16 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
+/// The path of a name in the section of this path, which is empty at the top.
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
 pub(super) fn flatten(value: &Value, path: String, properties: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(value, path, properties);
+                flatten(value, below(&path, key), properties);
             }
         }
         Value::Array(list) => {
@@ -131,6 +136,32 @@ pub(super) fn list(tree: &Value, path: &[&str]) -> Vec<String> {
         Some(Value::Array(list)) => list.iter().filter_map(text_of).collect(),
         Some(value) => crate::routes::definition::listed(&text_of(value).unwrap_or_default()),
         None => Vec::new(),
+    }
+}
+
+/// Where something else stands in place of a section. In the paths of `sections`, `*` is any name.
+pub(super) fn misplaced(tree: &Value, sections: &[String]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for path in sections {
+        collect_misplaced(tree, String::new(), path.split('.'), &mut found);
+    }
+    found
+}
+
+fn collect_misplaced(value: &Value, path: String, mut names: Split<'_, char>, found: &mut BTreeSet<String>) {
+    let Value::Object(fields) = value else {
+        if !value.is_null() {
+            found.insert(path);
+        }
+        return;
+    };
+    let Some(name) = names.next() else { return };
+    for (key, value) in fields {
+        if name == "*" {
+            collect_misplaced(value, below(&path, key), names.clone(), found);
+        } else if plain(key) == plain(name) {
+            collect_misplaced(value, below(&path, name), names.clone(), found);
+        }
     }
 }
 

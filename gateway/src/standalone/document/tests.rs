@@ -259,7 +259,6 @@ fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
             "server.ssl.certificate: must name",
         ),
         ("server.ssl: {enabled: true}", "server.ssl.certificate: must name a file"),
-        ("server.ssl: true", "server.ssl: can't be done"),
         ("server.tls: {certificate: a}", "server.tls.private-key: must name a file"),
         ("server.ssl.enabled-protocols: [TLSv1, TLSv1.1]", "enabled-protocols: must name TLSv1.2, TLSv1.3"),
         ("server.ssl.enabled-protocols: '${NO_PROTOCOLS:}'", "enabled-protocols: must name TLSv1.2, TLSv1.3"),
@@ -292,6 +291,34 @@ fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
         let problems = beside(text).unwrap_err();
         assert!(problems.iter().any(|line| line.contains(problem)), "{text}: {problems:#?}");
     }
+}
+
+#[test]
+fn a_value_in_place_of_a_section_is_named() {
+    for (text, path) in [
+        ("server: text", "server"),
+        ("server.ssl: true", "server.ssl"),
+        ("server.tls: text", "server.tls"),
+        ("server.ssl: [{certificate: a}]", "server.ssl"),
+        ("spring.data.redis: cache.example", "spring.data.redis"),
+        ("spring.data.redis: {host: h, sentinel: 'a:1'}", "spring.data.redis.sentinel"),
+        ("spring.redis: cache.example", "spring.redis"),
+        ("spring.cloud.consul: consul.example", "spring.cloud.consul"),
+        ("spring.cloud.discovery.client.simple: text", "spring.cloud.discovery.client.simple"),
+        ("spring.cloud.gateway.globalCors: text", "spring.cloud.gateway.globalcors"),
+        ("spring.cloud.gateway.httpclient: 5s", "spring.cloud.gateway.httpclient"),
+        ("spring.cloud.gateway.httpclient.proxy: p", "spring.cloud.gateway.httpclient.proxy"),
+        ("resilience4j.circuitbreaker: text", "resilience4j.circuitbreaker"),
+        ("resilience4j.timelimiter.instances.shop: 2s", "resilience4j.timelimiter.instances.shop"),
+    ] {
+        let problem = format!("{path}: must be a section, and not a value or a list");
+        assert_eq!(beside(text).unwrap_err(), [problem], "{text}");
+    }
+    let own = "server.tls: text\nroutes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]";
+    assert_eq!(parse(own).unwrap_err().0, ["server.tls: must be a section, and not a value or a list"]);
+    let instances = "spring.cloud.discovery.client.simple.instances.orders: {uri: 'http://h:1'}";
+    assert!(beside(instances).unwrap_err()[0].ends_with("instances.orders: must be a list"));
+    assert!(beside("server:\nspring.data.redis:\nresilience4j:").is_ok(), "an empty one says nothing");
 }
 
 #[test]

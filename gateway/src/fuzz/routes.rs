@@ -14,7 +14,7 @@ use crate::standalone::Unusable;
 use crate::standalone::document::Document;
 
 /// What a problem begins with: the path of a setting, or what is wrong with the whole.
-const PLACES: [&str; 13] = [
+const PLACES: [&str; 14] = [
     "routes",
     "default-filters",
     "globalcors",
@@ -28,6 +28,7 @@ const PLACES: [&str; 13] = [
     "resilience4j",
     "is no YAML: ",
     "has no settings",
+    "says one thing twice: ",
 ];
 const PATHS: [&str; 5] = ["/", "/users/17", "/api/v1/orders", "/a%20b/c", "/internal/x"];
 

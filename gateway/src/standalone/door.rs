@@ -41,6 +41,9 @@ fn parsed<T: FromStr>(tree: &Value, name: &str, what: &str, problems: &mut Vec<S
 fn tls(tree: &Value, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> Option<DoorTlsSettings> {
     // What is no section is told where all of them are looked at.
     let of = |name: &str| at(tree, &["server", name]).filter(|section| section.is_object());
+    if of("ssl").is_some() && of("tls").is_some() {
+        problems.push("server.tls: stands beside server.ssl; keep one of them".to_owned());
+    }
     let (section, path, key, protocols) = match of("ssl") {
         Some(section) => (section, "server.ssl", "certificate-private-key", "enabled-protocols"),
         None => (of("tls")?, "server.tls", "private-key", "versions"),

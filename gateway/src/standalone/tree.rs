@@ -10,14 +10,45 @@ use super::Unusable;
 use crate::routes::arguments::text_of;
 use crate::routes::suggestion::{plain, suggest};
 
+/// Settings that are read, without `-` and in lower case: on the way to them and below them `a-b` and `aB` are one name.
+const READ: [&str; 23] = [
+    "defaultfilters",
+    "globalcors",
+    "httpclient",
+    "publicpaths",
+    "reservedpaths",
+    "resilience4j.circuitbreaker",
+    "resilience4j.timelimiter",
+    "routeenabled",
+    "routes",
+    "server.address",
+    "server.port",
+    "server.ssl",
+    "server.tls",
+    "spring.cloud.consul",
+    "spring.cloud.discovery.client.simple",
+    "spring.cloud.gateway",
+    "spring.config",
+    "spring.data.redis",
+    "spring.profiles",
+    "spring.redis",
+    "spring.security",
+    "spring.webflux",
+    "trustedproxies",
+];
+/// Sections of these names hold names that somebody chose, which are compared as they are.
+const OF_NAMES: [&str; 5] = ["configs", "corsconfigurations", "instances", "metadata", "routeenabled"];
+
 /// All documents of the file in one tree.
 pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value, Unusable> {
     let mut tree = Value::Object(Map::new());
+    let mut problems = Vec::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let document = serde_yaml_ng::Value::deserialize(document)
             .and_then(|mut value| value.apply_merge().map(|()| value))
             .map_err(|error| Unusable(vec![format!("is no YAML: {error}")]))?;
-        let document = json(document);
+        let mut twice = Vec::new();
+        let document = json(document, "", &mut twice);
         match &document {
             Value::Null => continue,
             Value::Object(_) => {}
@@ -38,48 +69,91 @@ pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value,
             warnings.push(format!("document {} is left out: it is for the {what} {value}", index + 1));
             continue;
         }
-        merge(&mut tree, document);
+        problems.extend(twice);
+        merge(&mut tree, document, "", "", &mut |_, _| {});
     }
-    Ok(tree)
+    if problems.is_empty() { Ok(tree) } else { Err(Unusable(problems)) }
 }
 
-/// Keys with dots in them are paths, as in Spring; a key in brackets is one name.
-fn json(value: serde_yaml_ng::Value) -> Value {
+/// Keys with dots in them are paths, as in Spring; a key in brackets is one name. `twice` takes what is said more than
+/// once.
+fn json(value: serde_yaml_ng::Value, path: &str, twice: &mut Vec<String>) -> Value {
     use serde_yaml_ng::Value as Yaml;
     match value {
         Yaml::Null => Value::Null,
         Yaml::Bool(flag) => Value::Bool(flag),
         Yaml::Number(number) => serde_json::to_value(number).unwrap_or(Value::Null),
         Yaml::String(text) => Value::String(text),
-        Yaml::Sequence(list) => list.into_iter().map(json).collect(),
-        Yaml::Tagged(tagged) => json(tagged.value),
+        Yaml::Sequence(list) => {
+            let elements = list.into_iter().enumerate();
+            elements.map(|(index, value)| json(value, &format!("{path}[{index}]"), twice)).collect()
+        }
+        Yaml::Tagged(tagged) => json(tagged.value, path, twice),
         Yaml::Mapping(map) => {
             let mut object = Value::Object(Map::new());
             for (key, value) in map {
-                let key = text_of(&json(key)).unwrap_or_default();
-                let mut value = json(value);
-                let path: Vec<&str> =
+                let key = text_of(&json(key, path, twice)).unwrap_or_default();
+                let mut value = json(value, &below(path, &key), twice);
+                let names: Vec<&str> =
                     if key.starts_with('[') { vec![&key] } else { key.split('.').collect() };
-                for name in path.into_iter().rev() {
+                for name in names.into_iter().rev() {
                     value = Value::Object(Map::from_iter([(name.to_owned(), value)]));
                 }
-                merge(&mut object, value);
+                merge(&mut object, value, path, path, &mut |old, new| twice.push(said_twice(old, new)));
             }
             object
         }
     }
 }
 
-/// Maps join, everything else is replaced.
-fn merge(into: &mut Value, from: Value) {
+fn said_twice(old: &str, new: &str) -> String {
+    if old == new {
+        format!("says one thing twice: `{old}` stands below two keys of one meaning; keep one of them")
+    } else {
+        format!("says one thing twice: `{old}` and `{new}` are one setting; keep one of them")
+    }
+}
+
+/// Maps join, everything else is replaced. `old` and `new` are the paths of both as they are written; `replaced` hears of
+/// those at which something was there already.
+fn merge(into: &mut Value, from: Value, old: &str, new: &str, replaced: &mut dyn FnMut(&str, &str)) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
+            let are_chosen = is_of_names(new);
             for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                let new = below(new, &key);
+                let is_relaxed = !are_chosen && !key.starts_with('[') && is_read(&new);
+                let same = |name: &str| name == key || (is_relaxed && plain(name) == plain(&key));
+                match into.iter_mut().find(|(name, _)| same(name)) {
+                    Some((name, there)) => merge(there, value, &below(old, name), &new, replaced),
+                    None => drop(into.insert(key, value)),
+                }
             }
         }
-        (into, from) => *into = from,
+        // An empty section says nothing, and takes nothing away.
+        (Value::Object(_), Value::Null) => {}
+        (into, from) => {
+            if is_read(new) && !(into.is_null() && from.is_object()) {
+                replaced(old, new);
+            }
+            *into = from;
+        }
     }
+}
+
+fn is_read(path: &str) -> bool {
+    let path = plain(path);
+    READ.iter().any(|&known| {
+        let is_below =
+            path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        is_below || known.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+fn is_of_names(section: &str) -> bool {
+    let section = plain(section);
+    let name = section.rsplit('.').next().unwrap_or_default();
+    OF_NAMES.contains(&name)
 }
 
 /// The path of a name in the section of this path, which is empty at the top.

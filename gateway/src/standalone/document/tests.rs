@@ -294,6 +294,98 @@ fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
 }
 
 #[test]
+fn spellings_of_one_section_are_joined() {
+    let document = parse(
+        "
+spring.cloud.gateway:
+  globalCors.corsConfigurations: {'[/a]': {allowedOrigins: 'https://a.example'}}
+  trustedProxies: old
+spring:
+  cloud:
+    gateway:
+      global-cors: {cors-configurations: {'[/b]': {allowed-origins: 'https://b.example'}}}
+      routes:
+        - {id: a, uri: 'lb://orders', predicates: [Path=/a], metadata: {team: x, Team: y}}
+        - {id: b, uri: 'lb://Orders', predicates: [Path=/b]}
+    discovery.client.simple.instances: {orders: [{uri: 'http://h:1'}]}
+Spring.Cloud.discovery.client.simple.instances: {Orders: [{uri: 'http://h:2'}]}
+server.ssl.certificate: a
+Server: {SSL: {certificatePrivateKey: b}}
+logging.level: {com.example.Bar: info, com.example.bar: debug}
+---
+spring.cloud.gateway.trusted-proxies: new
+server:
+server.ssl.enabledProtocols: TLSv1.2
+---
+server.ssl: {enabled-protocols: TLSv1.3}
+",
+    )
+    .unwrap();
+    let Document { routing, services, warnings, fixed } = document;
+    let paths: Vec<&String> = routing.globalcors.cors_configurations.keys().collect();
+    assert_eq!(paths, ["[/a]", "[/b]"]);
+    assert_eq!(routing.trusted_proxies, "new");
+    assert_eq!(routing.routes[0].metadata.len(), 2, "these names are somebody's own");
+    assert_eq!((services["orders"].len(), services["Orders"].len()), (1, 1));
+    assert_eq!(fixed.door.tls.unwrap().versions, [TlsVersion::V13]);
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn what_two_spellings_say_of_one_setting_is_refused_and_both_are_named() {
+    for (text, one, other) in [
+        ("server.port: 1\nserver.Port: 2", "server.port", "server.Port"),
+        (
+            "server.ssl: {enabled-protocols: TLSv1.3, enabledProtocols: TLSv1.2}",
+            "server.ssl.enabled-protocols",
+            "server.ssl.enabledProtocols",
+        ),
+        (
+            "spring.cloud.gateway: {defaultFilters: [SetStatus=200], default-filters: [SetStatus=201]}",
+            "spring.cloud.gateway.defaultFilters",
+            "spring.cloud.gateway.default-filters",
+        ),
+        (
+            "spring.cloud.gateway: {globalCors.cors-configurations./a.maxAge: 1, globalcors.corsConfigurations./a.max-age: 2}",
+            "spring.cloud.gateway.globalCors.cors-configurations./a.maxAge",
+            "spring.cloud.gateway.globalcors.corsConfigurations./a.max-age",
+        ),
+        (
+            "spring.cloud.gateway.default-filters: [{name: RequestSize, args: {maxSize: 5, max-size: 7}}]",
+            "spring.cloud.gateway.default-filters[0].args.maxSize",
+            "spring.cloud.gateway.default-filters[0].args.max-size",
+        ),
+        (
+            "spring.security.oauth2.resourceserver.jwt: {issuer-uri: 'https://a', issuerUri: 'https://b'}",
+            "spring.security.oauth2.resourceserver.jwt.issuer-uri",
+            "spring.security.oauth2.resourceserver.jwt.issuerUri",
+        ),
+    ] {
+        let problem =
+            format!("says one thing twice: `{one}` and `{other}` are one setting; keep one of them");
+        assert_eq!(beside(text).unwrap_err(), [problem], "{text}");
+    }
+    for (text, path) in [
+        ("spring: {cloud: {gateway.routes: []}}", "spring.cloud.gateway.routes"),
+        ("server: {port: 1}\nserver.port: 2", "server.port"),
+        (
+            "spring.cloud.gateway.route-enabled: {a: true}\nspring.cloud.gateway: {route-enabled.a: false}",
+            "spring.cloud.gateway.route-enabled.a",
+        ),
+        ("server: text\nserver.port: 1", "server"),
+    ] {
+        let problem =
+            format!("says one thing twice: `{path}` stands below two keys of one meaning; keep one of them");
+        assert_eq!(beside(text).unwrap_err(), [problem], "{text}");
+    }
+    let both =
+        "server: {ssl: {certificate: a, certificate-private-key: b}, tls: {certificate: a, private-key: b}}";
+    assert_eq!(beside(both).unwrap_err(), ["server.tls: stands beside server.ssl; keep one of them"]);
+    let left_out = "---\nspring.config.activate.on-profile: x\nserver: {port: 1}\nserver.port: 2";
+    assert!(beside(left_out).is_ok());
+}
+
+#[test]
 fn a_value_in_place_of_a_section_is_named() {
     for (text, path) in [
         ("server: text", "server"),

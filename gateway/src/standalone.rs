@@ -2,6 +2,7 @@
 //!
 //! Invariant: what a file asks for is done or refused by name; nothing in it is passed over in silence.
 
+mod boot;
 pub mod document;
 pub mod door;
 mod placeholders;

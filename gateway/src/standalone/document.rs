@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::door::Door;
 use super::tree::{at, child, documents, flag, flatten, misplaced, text, unread};
-use super::{Unusable, door, placeholders, redis, resilience4j, resource_server};
+use super::{Unusable, boot, door, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
 use crate::balance::endpoint::Address;
 use crate::config::{Authentication, GlobalCorsSettings, JwtSettings, RoutingSettings};
@@ -63,7 +63,7 @@ const ELSEWHERE: [&str; 21] = [
     "resilience4j.timelimiter.instances",
 ];
 /// Sections that are read, `*` being any name: a value in place of one would be passed over.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 13] = [
     "resilience4j.circuitbreaker.configs.*",
     "resilience4j.circuitbreaker.instances.*",
     "resilience4j.timelimiter.configs.*",
@@ -73,8 +73,10 @@ const SECTIONS: [&str; 11] = [
     "spring.cloud.consul",
     "spring.cloud.discovery.client.simple.instances",
     "spring.cloud.gateway.server.webflux",
+    "spring.config",
     "spring.data.redis.sentinel",
     "spring.redis.sentinel",
+    "spring.webflux",
 ];
 /// The same below the gateway's prefix.
 const SECTIONS_OF_GATEWAY: [&str; 3] =
@@ -141,11 +143,14 @@ impl Document {
     /// `variable` reads the environment.
     pub fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
         let mut warnings = Vec::new();
-        let mut tree = documents(text, &mut warnings)?;
+        let (mut tree, mut imports) = documents(text, &mut warnings)?;
         let mut properties = BTreeMap::new();
         flatten(&tree, String::new(), &mut properties);
         placeholders::resolve(&mut tree, &properties, variable);
+        imports.iter_mut().for_each(|import| placeholders::resolve(import, &properties, variable));
         let mut problems = Vec::new();
+        boot::judge_imports(&imports, &mut problems, &mut warnings);
+        boot::judge_base_path(&tree, &mut problems);
         let jwt = resource_server::read(&tree, &mut problems, &mut warnings);
         let (prefix, section) = gateway(&tree);
         let mut reader = Section { prefix, fields: section, problems: &mut problems };

@@ -6,7 +6,7 @@ use std::str::Split;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::Unusable;
+use super::{Unusable, boot};
 use crate::routes::arguments::text_of;
 use crate::routes::suggestion::{plain, suggest};
 
@@ -39,10 +39,10 @@ const READ: [&str; 23] = [
 /// Sections of these names hold names that somebody chose, which are compared as they are.
 const OF_NAMES: [&str; 5] = ["configs", "corsconfigurations", "instances", "metadata", "routeenabled"];
 
-/// All documents of the file in one tree.
-pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value, Unusable> {
+/// All documents of the file in one tree, and what they import, each for itself.
+pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<(Value, Vec<Value>), Unusable> {
     let mut tree = Value::Object(Map::new());
-    let mut problems = Vec::new();
+    let (mut imports, mut problems) = (Vec::new(), Vec::new());
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let document = serde_yaml_ng::Value::deserialize(document)
             .and_then(|mut value| value.apply_merge().map(|()| value))
@@ -70,9 +70,10 @@ pub(super) fn documents(text: &str, warnings: &mut Vec<String>) -> Result<Value,
             continue;
         }
         problems.extend(twice);
+        imports.extend(boot::imports(&document));
         merge(&mut tree, document, "", "", &mut |_, _| {});
     }
-    if problems.is_empty() { Ok(tree) } else { Err(Unusable(problems)) }
+    if problems.is_empty() { Ok((tree, imports)) } else { Err(Unusable(problems)) }
 }
 
 /// Keys with dots in them are paths, as in Spring; a key in brackets is one name. `twice` takes what is said more than

@@ -294,6 +294,62 @@ fn what_a_file_asks_for_to_keep_somebody_out_is_not_passed_over() {
 }
 
 #[test]
+fn what_a_file_imports_is_named_and_refused_unless_it_is_optional() {
+    let document = beside(
+        "spring.config.import: 'optional:file:other.yml, optional:configserver:http://me:secret@config:8888'\n---\n\
+         spring.config.import: ['${NO_IMPORT:}', 'optional:file:more.yml']\n---\n\
+         spring.config: {activate.on-profile: x, import: 'file:x.yml'}",
+    )
+    .unwrap();
+    let left_out = "document 3 is left out: it is for the profile x".to_owned();
+    let passed_over = ["file:other.yml", "configserver:http://config:8888", "file:more.yml"]
+        .map(|it| format!("spring.config.import: optional:{it} is not imported: this file alone is read"));
+    assert_eq!(document.warnings, [&[left_out][..], &passed_over].concat());
+    for (text, location) in [
+        (
+            "spring.config.import: file:routes.yml\n---\nspring.config.import: 'optional:file:x'",
+            "file:routes.yml",
+        ),
+        ("spring.config.import: ['configserver:http://u:p@config']", "configserver:http://config"),
+        ("spring.config.import: 'optional:file:a;file:b'", "file:b"),
+        ("spring.config: {'import[0]': 'vault:'}", "vault:"),
+        ("spring.config.import: '${IMPORTS}'", "${IMPORTS}"),
+    ] {
+        let problems = beside(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert!(
+            problems[0].starts_with(&format!("spring.config.import: `{location}` is not")),
+            "{problems:?}"
+        );
+    }
+    let problems = beside("spring.config.import: {a: b}").unwrap_err();
+    assert_eq!(problems, ["spring.config.import: must be a text or a list of texts"]);
+}
+
+#[test]
+fn a_base_path_is_refused_as_it_would_change_every_path() {
+    for text in [
+        "spring.webflux.base-path: /api",
+        "spring.webflux: {basePath: '${BASE}'}",
+        "spring.webflux.base-path: [/a]",
+    ] {
+        let problems = beside(text).unwrap_err();
+        assert!(problems[0].starts_with("spring.webflux.base-path: can't be done"), "{text}: {problems:?}");
+    }
+    for text in [
+        "spring.webflux.base-path: /",
+        "spring.webflux.base-path:",
+        "spring.webflux.static-path-pattern: /s/**",
+    ] {
+        assert!(beside(text).is_ok(), "{text}");
+    }
+    assert_eq!(
+        beside("spring.webflux: /api").unwrap_err(),
+        ["spring.webflux: must be a section, and not a value or a list"]
+    );
+}
+
+#[test]
 fn spellings_of_one_section_are_joined() {
     let document = parse(
         "

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   # as a part of Firstcome: settings from the config server, instances from Consul
   FIRSTCOME_CONFIG_URL=http://127.0.0.1:8888 gateway
-  # on its own, with the routes of a Spring Cloud Gateway; changes of the file take effect while it runs
+  # on its own, with the routes of a Spring Cloud Gateway; their changes take effect while it runs
   gateway --routes application.yml --port 8080
   gateway --routes application.yml --port 8080 --address 0.0.0.0
 
@@ -28,7 +28,8 @@ struct Arguments {
     /// Name of this instance, unique among all; made up if not given
     #[arg(long)]
     instance: Option<String>,
-    /// Run on this Spring Cloud Gateway YAML alone, without Consul, config server or tokens where it asks for none
+    /// Run on this Spring Cloud Gateway YAML alone, without Consul, config server or tokens where it asks for none; in
+    /// our own form, with `routes` at its top, every route asks for a token unless it says otherwise
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// TCP port, 0 for any free one [default: server.port of the file, else 8080]

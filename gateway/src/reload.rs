@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Gateway;
 use crate::config::{GatewaySettings, RoutingSettings};
 use crate::standalone::Standalone;
-use crate::standalone::document::Document;
+use crate::standalone::document::{Document, Fixed};
 
 /// A change is in force within this and the time of one question.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -62,7 +62,6 @@ impl Keeper {
     /// still being written never counts.
     pub async fn follow_file(mut self, start: Standalone, stop: CancellationToken) -> Result<(), BoxError> {
         let Standalone { file, mut fixed, .. } = start;
-        let believed = fixed.jwt.clone();
         let (mut seen, mut judged) = (None, None);
         while pause(FILE_INTERVAL, &stop).await {
             let path = file.clone();
@@ -82,13 +81,11 @@ impl Keeper {
                 None => continue,
             };
             match document {
-                // Never more open than it was started, and never with a key set that nobody fetches.
-                Ok(document) if document.fixed.jwt != believed => {
-                    self.refuse(
-                        "spring.security: whose tokens are believed changes with a restart alone".to_owned(),
-                    );
-                }
                 Ok(document) => {
+                    if let Some(reason) = needs_restart(&fixed, &document.fixed) {
+                        self.refuse(reason.to_owned());
+                        continue;
+                    }
                     if document.fixed != fixed {
                         tracing::warn!(
                             "in the route file: what is not about routes and instances counts from the next start on"
@@ -137,6 +134,19 @@ impl Keeper {
     }
 }
 
+/// Why a changed file is refused while the gateway runs: it would be more open than it was started, or with a key set
+/// that nobody fetches.
+fn needs_restart(start: &Fixed, changed: &Fixed) -> Option<&'static str> {
+    if start.is_spring != changed.is_spring {
+        return Some(
+            "the form of the file, Spring's or our own, has changed, which needs a restart: it decides whether routes \
+             that do not say it ask for a token",
+        );
+    }
+    (start.jwt != changed.jwt)
+        .then_some("spring.security: whose tokens are believed has changed, which needs a restart")
+}
+
 /// False when it is time to stop.
 async fn pause(interval: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
@@ -148,5 +158,36 @@ async fn pause(interval: Duration, stop: &CancellationToken) -> bool {
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper").field("refused", &self.refused).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(prefix: &str, beside: &str) -> Fixed {
+        let text = format!("{prefix}routes: [{{id: a, uri: 'no://op', predicates: [Path=/a]}}]\n{beside}");
+        Document::parse(&text, &|_| None).unwrap().fixed
+    }
+
+    #[test]
+    fn what_could_open_routes_waits_for_a_restart() {
+        let own = fixed("", "");
+        let spring = fixed("spring.cloud.gateway.", "");
+        let newer = fixed("spring.cloud.gateway.server.webflux.", "server.port: 1");
+        let issuer = "spring.security.oauth2.resourceserver.jwt.issuer-uri: 'https://id.example'";
+        let guarded = fixed("spring.cloud.gateway.", issuer);
+        for (start, changed, named) in [
+            (&own, &spring, "the form of the file"),
+            (&spring, &own, "the form of the file"),
+            (&guarded, &spring, "spring.security"),
+            (&spring, &guarded, "spring.security"),
+        ] {
+            let reason = needs_restart(start, changed).unwrap();
+            assert!(reason.starts_with(named) && reason.contains("needs a restart"), "{reason}");
+        }
+        for (start, changed) in [(&own, &own), (&spring, &newer), (&guarded, &guarded)] {
+            assert_eq!(needs_restart(start, changed), None);
+        }
     }
 }

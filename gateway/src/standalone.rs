@@ -77,9 +77,9 @@ pub fn settings(
         identity: IdentitySettings::default(),
         jwt: fixed.jwt.clone().unwrap_or_default(),
         upstream,
-        // Spring bounds no body unless RequestSize says so, and no caller, who may be a service of many users.
         limits: LimitSettings {
-            request_body: u64::MAX,
+            request_body: fixed.request_body,
+            // As in Spring: a caller may be a service of many users.
             in_flight_per_user: u32::MAX,
             ..LimitSettings::default()
         },

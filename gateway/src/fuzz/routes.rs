@@ -14,12 +14,13 @@ use crate::standalone::Unusable;
 use crate::standalone::document::Document;
 
 /// What a problem begins with: the path of a setting, or what is wrong with the whole.
-const PLACES: [&str; 14] = [
+const PLACES: [&str; 15] = [
     "routes",
     "default-filters",
     "globalcors",
     "trusted-proxies",
     "httpclient",
+    "limits",
     "public-paths",
     "reserved-paths",
     "route-enabled",

@@ -17,8 +17,8 @@ use super::tree::{at, child, documents, flag, flatten, misplaced, text, unread};
 use super::{Unusable, boot, door, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
 use crate::balance::endpoint::Address;
-use crate::config::{Authentication, GlobalCorsSettings, JwtSettings, RoutingSettings};
-use crate::routes::arguments::{parse_duration, text_of};
+use crate::config::{Authentication, GlobalCorsSettings, JwtSettings, LimitSettings, RoutingSettings};
+use crate::routes::arguments::{parse_duration, parse_size, text_of};
 use crate::routes::definition::RouteDefinition;
 use crate::routes::suggestion::suggest;
 use crate::routes::uri::TargetUri;
@@ -38,8 +38,9 @@ const OF_GATEWAY: [&str; 10] = [
     "reserved-paths",
     "route-enabled",
 ];
-/// What is read elsewhere.
-const ELSEWHERE: [&str; 21] = [
+/// What is read elsewhere; `limits` in our own form alone.
+const ELSEWHERE: [&str; 22] = [
+    "limits.request-body",
     "server.address",
     "server.port",
     "server.ssl",
@@ -62,6 +63,9 @@ const ELSEWHERE: [&str; 21] = [
     "resilience4j.timelimiter.configs",
     "resilience4j.timelimiter.instances",
 ];
+/// Sections of our own form that are not read in a file.
+const NOT_OF_A_FILE: [&str; 9] =
+    ["admin", "consul", "identity", "jwt", "openapi", "redis", "telemetry", "trace", "upstream"];
 /// Sections that are read, `*` being any name: a value in place of one would be passed over.
 const SECTIONS: [&str; 13] = [
     "resilience4j.circuitbreaker.configs.*",
@@ -116,6 +120,10 @@ pub struct Fixed {
     /// If the file names a Redis.
     pub redis: Option<RedisSettings>,
     pub timeouts: HttpClient,
+    /// Whether the file has one of Spring's prefixes. In our own form a route that does not say it asks for a token.
+    pub is_spring: bool,
+    /// Bytes of a request's body, unless its route says it.
+    pub request_body: u64,
 }
 
 /// `httpclient`.
@@ -178,6 +186,9 @@ impl Document {
             consul: consul(&tree, &mut problems),
             redis: redis::read(&tree, &mut problems),
             timeouts,
+            is_spring: !prefix.is_empty(),
+            // Spring bounds none.
+            request_body: if prefix.is_empty() { request_body(&tree, &mut problems) } else { u64::MAX },
         };
         resilience4j::apply(&tree, &mut routing, &mut warnings);
         problems
@@ -187,9 +198,10 @@ impl Document {
         if !problems.is_empty() {
             return Err(Unusable(problems));
         }
-        // Where there is no prefix everything else belongs to somebody else.
-        if !prefix.is_empty() {
+        if fixed.is_spring {
             warnings.extend(passed_over(&tree, prefix));
+        } else {
+            warnings.extend(not_of_a_file(&tree));
         }
         let limits =
             |route: &RouteDefinition| route.filters.iter().any(|filter| filter.name == "RequestRateLimiter");
@@ -226,6 +238,30 @@ fn passed_over(tree: &Value, prefix: &str) -> Vec<String> {
     unread.map(|(path, hint)| format!("{path} means nothing here{hint}")).collect()
 }
 
+/// What a file in our own form says in vain, on one line.
+fn not_of_a_file(tree: &Value) -> Option<String> {
+    let sections = NOT_OF_A_FILE.iter().filter(|name| child(tree, name).is_some());
+    let mut paths: Vec<String> = sections.map(|&name| name.to_owned()).collect();
+    let known = ELSEWHERE.map(str::to_owned);
+    for section in ["limits", "server"] {
+        paths.extend(unread(tree, section, &known).into_iter().map(|(path, _)| path));
+    }
+    let listed = paths.join(", ");
+    (!paths.is_empty()).then(|| format!("only a gateway with a configuration server reads {listed}"))
+}
+
+/// As with a configuration server: the largest body that our own form allows.
+fn request_body(tree: &Value, problems: &mut Vec<String>) -> u64 {
+    let default = LimitSettings::default().request_body;
+    let Some(value) = at(tree, &["limits", "request-body"]).filter(|value| !value.is_null()) else {
+        return default;
+    };
+    text_of(value).and_then(|text| parse_size(&text)).unwrap_or_else(|| {
+        problems.push("limits.request-body: must be a size such as 16KiB or 5MB".to_owned());
+        default
+    })
+}
+
 fn needed(tree: &Value, prefix: &str) -> Vec<String> {
     let named = |name: &str| {
         let path = format!("{prefix}{name}");
@@ -238,6 +274,7 @@ fn needed(tree: &Value, prefix: &str) -> Vec<String> {
 fn values_for_sections(tree: &Value, prefix: &str) -> Vec<String> {
     let sections = SECTIONS.iter().map(|&path| path.to_owned());
     let sections = sections.chain(SECTIONS_OF_GATEWAY.iter().map(|path| format!("{prefix}{path}")));
+    let sections = sections.chain(prefix.is_empty().then(|| "limits".to_owned()));
     let found = misplaced(tree, &sections.collect::<Vec<_>>());
     found.into_iter().map(|path| format!("{path}: must be a section, and not a value or a list")).collect()
 }

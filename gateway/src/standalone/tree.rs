@@ -11,10 +11,11 @@ use crate::routes::arguments::text_of;
 use crate::routes::suggestion::{plain, suggest};
 
 /// Settings that are read, without `-` and in lower case: on the way to them and below them `a-b` and `aB` are one name.
-const READ: [&str; 23] = [
+const READ: [&str; 24] = [
     "defaultfilters",
     "globalcors",
     "httpclient",
+    "limits.requestbody",
     "publicpaths",
     "reservedpaths",
     "resilience4j.circuitbreaker",

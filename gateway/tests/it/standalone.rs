@@ -391,6 +391,40 @@ async fn a_resource_servers_file_lets_nobody_through_without_a_token_of_its_issu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_from_our_own_form_to_springs_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.yml");
+    let routes = |path: &str| format!("routes: [{{id: a, uri: 'no://op', predicates: [Path={path}]}}]");
+    std::fs::write(&file, routes("/a")).unwrap();
+    let gateway = Gateway::start(&file);
+    assert_eq!(gateway.get("/a").await.0, 401);
+    std::fs::write(&file, format!("spring.cloud.gateway.{}", routes("/a"))).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(gateway.get("/a").await.0, 401);
+    // In its own form it may change.
+    std::fs::write(&file, routes("/b")).unwrap();
+    let deadline = Instant::now() + SEEN_WITHIN;
+    while gateway.get("/a").await.0 != 404 {
+        assert!(Instant::now() < deadline, "the new routes do not count");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(gateway.get("/b").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_form_bounds_bodies_and_springs_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.yml");
+    let route = "routes: [{id: a, uri: 'no://op', predicates: [Path=/a], authentication: none}]";
+    for (prefix, status) in [("", 413), ("spring.cloud.gateway.", 200)] {
+        std::fs::write(&file, format!("{prefix}{route}")).unwrap();
+        let gateway = Gateway::start(&file);
+        let request = reqwest::Client::new().post(format!("{}/a", gateway.url)).body(vec![b'x'; 17 * 1024]);
+        assert_eq!(request.send().await.unwrap().status().as_u16(), status, "{prefix}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_of_a_file_never_counts() {
     let address = service("blue").await;
     let folder = tempfile::tempdir().unwrap();

@@ -77,15 +77,22 @@ async fn no_try_begins_after_the_retrys_own_time() {
 }
 
 #[tokio::test]
-async fn no_more_of_a_body_is_kept_for_another_try_than_a_mebibyte() {
+async fn no_more_of_a_body_is_kept_for_another_try_or_a_fallback_than_a_mebibyte() {
     let retry = json!(["RequestSize=5MB", {"name": "Retry", "args": {"methods": ["POST"]}}]);
-    let mut setting =
-        setting(json!([route("/x", &retry), route("/plain", &json!(["RequestSize=5MB"]))])).await;
+    let fallback =
+        json!(["RequestSize=5MB", {"name": "CircuitBreaker", "args": {"fallbackUri": "forward:/plain"}}]);
+    let plain = json!(["RequestSize=5MB"]);
+    let routes = [("/x", &retry), ("/y", &fallback), ("/plain", &plain)];
+    let mut setting = setting(routes.map(|(path, filters)| route(path, filters)).into_iter().collect()).await;
     let (address, _) = flaky(&mut setting, 0).await;
     setting.publish("coupon-service", &[("good", address)]);
-    for (path, size, status) in
-        [("/x", 1 << 20, 200), ("/x", (1 << 20) + 1, 413), ("/plain", (1 << 20) + 1, 200)]
-    {
+    for (path, size, status) in [
+        ("/x", 1 << 20, 200),
+        ("/x", (1 << 20) + 1, 413),
+        ("/y", 1 << 20, 200),
+        ("/y", (1 << 20) + 1, 413),
+        ("/plain", (1 << 20) + 1, 200),
+    ] {
         assert_eq!(send(&mut setting, "POST", path, &"x".repeat(size)).await.status, status, "{path} {size}");
     }
 }

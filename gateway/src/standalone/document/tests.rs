@@ -73,7 +73,7 @@ fn a_springs_file_is_read_under_both_prefixes() {
     for new_prefix in [false, true] {
         let document = parse(&spring(new_prefix)).unwrap();
         let Document { routing, services, warnings, fixed } = document;
-        let Fixed { jwt, door, consul, redis, timeouts } = fixed;
+        let Fixed { jwt, door, consul, redis, timeouts, is_spring, request_body } = fixed;
         assert_eq!(routing.routes.len(), 2, "{new_prefix}");
         assert_eq!(routing.routes[0].uri, "http://users:8081");
         assert_eq!(routing.routes[1].id, "route-2");
@@ -81,7 +81,7 @@ fn a_springs_file_is_read_under_both_prefixes() {
         assert_eq!(routing.trusted_proxies, r"10\..*");
         assert!(routing.globalcors.cors_configurations.contains_key("[/**]"));
         assert_eq!(door, Door { port: Some(9_000), ..Door::default() });
-        assert_eq!(jwt, None);
+        assert_eq!((jwt, is_spring, request_body), (None, true, u64::MAX));
         assert_eq!(routing.default_authentication, Authentication::None);
         assert_eq!(consul.as_deref(), Some("http://consul.example:8500"));
         assert_eq!(redis.unwrap().address, "cache.example:6380");
@@ -104,6 +104,30 @@ fn our_own_form_needs_no_prefix() {
     let text = include_str!("../../../../config-repo/gateway.yml");
     let document = parse(text).unwrap();
     assert!(document.routing.routes.iter().any(|route| route.id == "coupon-issues-claim"));
+    assert_eq!(document.routing.default_authentication, Authentication::Required);
+    assert!(!document.fixed.is_spring);
+    let unread = &document.warnings[0];
+    assert!(unread.contains("reads jwt, openapi, trace, upstream, limits.in-flight, "), "{unread}");
+    assert!(unread.contains("server.workers") && !unread.contains("request-body"), "{unread}");
+}
+
+#[test]
+fn our_own_form_bounds_bodies_as_with_a_configuration_server() {
+    let own = |beside: &str| {
+        let route = "routes: [{id: a, uri: 'no://op', predicates: [Path=/a]}]";
+        parse(&format!("{route}\n{beside}")).map_err(|Unusable(problems)| problems)
+    };
+    for (beside, bytes) in
+        [("", 16 << 10), ("limits.request-body: 1MiB", 1 << 20), ("limits: {requestBody: }", 16 << 10)]
+    {
+        assert_eq!(own(beside).unwrap().fixed.request_body, bytes, "{beside}");
+    }
+    for wrong in ["limits.request-body: much", "limits.request-body: [1]"] {
+        let problems = own(wrong).unwrap_err();
+        assert_eq!(problems, ["limits.request-body: must be a size such as 16KiB or 5MB"], "{wrong}");
+    }
+    assert_eq!(own("limits: 5").unwrap_err(), ["limits: must be a section, and not a value or a list"]);
+    assert_eq!(beside("limits: 5").unwrap().fixed.request_body, u64::MAX, "somebody else's");
 }
 
 #[test]

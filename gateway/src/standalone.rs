@@ -5,6 +5,7 @@
 mod boot;
 pub mod document;
 pub mod door;
+mod instances;
 mod placeholders;
 mod redis;
 mod resilience4j;

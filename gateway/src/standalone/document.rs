@@ -14,9 +14,8 @@ use serde_json::Value;
 
 use super::door::Door;
 use super::tree::{at, child, documents, flag, flatten, misplaced, text, unread};
-use super::{Unusable, boot, door, placeholders, redis, resilience4j, resource_server};
+use super::{Unusable, boot, door, instances, placeholders, redis, resilience4j, resource_server};
 use crate::balance::Known;
-use crate::balance::endpoint::Address;
 use crate::config::{Authentication, GlobalCorsSettings, JwtSettings, LimitSettings, RoutingSettings};
 use crate::routes::arguments::{parse_duration, parse_size, text_of};
 use crate::routes::definition::RouteDefinition;
@@ -179,7 +178,7 @@ impl Document {
             },
         };
         let timeouts = reader.timeouts();
-        let services = services(&tree, &mut problems);
+        let services = instances::read(&tree, &mut problems);
         let fixed = Fixed {
             jwt,
             door: door::read(&tree, &mut problems, &mut warnings),
@@ -375,54 +374,6 @@ fn explained(message: &str) -> String {
         Some(field) => format!("a route has no `{field}`{}", suggest(field, fields)),
         None => message.to_owned(),
     }
-}
-
-/// The simple discovery client's instances.
-fn services(tree: &Value, problems: &mut Vec<String>) -> HashMap<String, Vec<Known>> {
-    const PATH: [&str; 6] = ["spring", "cloud", "discovery", "client", "simple", "instances"];
-    let mut services = HashMap::new();
-    let named = at(tree, &PATH).and_then(Value::as_object);
-    for (service, instances) in named.into_iter().flatten() {
-        let mut known = Vec::new();
-        if !instances.is_array() && !instances.is_null() {
-            problems.push(format!("{}.{service}: must be a list", PATH.join(".")));
-        }
-        for (index, instance) in instances.as_array().into_iter().flatten().enumerate() {
-            match listed_instance(instance) {
-                Ok(instance) => known.push(instance),
-                Err(problem) => problems.push(format!("{}.{service}[{index}]: {problem}", PATH.join("."))),
-            }
-        }
-        services.insert(service.clone(), known);
-    }
-    services
-}
-
-fn listed_instance(instance: &Value) -> Result<Known, String> {
-    let text = |name: &str| child(instance, name).and_then(text_of).filter(|text| !text.is_empty());
-    let uri = match (text("uri"), text("host"), text("port")) {
-        (Some(uri), ..) => uri,
-        (None, Some(host), Some(port)) => {
-            let secure = flag(instance, &["secure"]).map_err(|problem| format!("secure: {problem}"))?;
-            let scheme = if secure == Some(true) { "https" } else { "http" };
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            format!("{scheme}://{host}:{port}")
-        }
-        _ => return Err("needs `uri`, or `host` and `port`".to_owned()),
-    };
-    let Ok((TargetUri::Address { host, port, tls }, _)) = TargetUri::parse(&uri) else {
-        return Err(format!("`{uri}` must be http://host:port or https://host:port"));
-    };
-    let metadata =
-        |name: &str| child(instance, "metadata").and_then(|metadata| child(metadata, name)).and_then(text_of);
-    let address = Address::of(&host, port);
-    Ok(Known {
-        id: text("instance-id").unwrap_or_else(|| address.to_string()),
-        address,
-        tls,
-        weight: metadata("weight").and_then(|weight| weight.parse().ok()).unwrap_or(1),
-        zone: metadata("zone").unwrap_or_default(),
-    })
 }
 
 /// Consul's URL.

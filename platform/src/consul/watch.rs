@@ -1,7 +1,7 @@
 //! Blocking queries, by the rules of <https://developer.hashicorp.com/consul/api-docs/features/blocking>: an index that
 //! went back starts anew from 0, an index is at least 1, a return does not mean a change, and waits have jitter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -63,11 +63,25 @@ impl TryFrom<Entry> for Instance {
         Ok(Self {
             address: SocketAddr::new(address, service.port),
             zone: meta.get("zone").cloned().unwrap_or_default(),
-            weight: meta.get("weight").and_then(|weight| weight.parse().ok()).unwrap_or(1),
+            weight: weight(&meta).and_then(Result::ok).unwrap_or(1),
             id: service.id,
             meta,
         })
     }
+}
+
+/// What an instance says of its share of the requests; others write it, so that it may be anything.
+fn weight(meta: &BTreeMap<String, String>) -> Option<Result<u32, &str>> {
+    meta.get("weight").map(|weight| weight.parse().map_err(|_| weight.as_str()))
+}
+
+/// Ids of the instances whose weight can't be read, with it, each once for as long as it is there: `told` has those that
+/// were named before.
+fn news_of_weights<'a>(instances: &'a [Instance], told: &mut BTreeSet<String>) -> Vec<(&'a str, &'a str)> {
+    let wrong = instances.iter().filter_map(|it| Some((it.id.as_str(), weight(&it.meta)?.err()?)));
+    let wrong: Vec<_> = wrong.collect();
+    let before = std::mem::replace(told, wrong.iter().map(|(id, _)| (*id).to_owned()).collect());
+    wrong.into_iter().filter(|(id, _)| !before.contains(*id)).collect()
 }
 
 /// Where the next question goes on.
@@ -86,6 +100,7 @@ pub(super) async fn run(consul: Weak<Inner>, service: String, sender: Sender<Arc
     let mut pause = FIRST_PAUSE;
     let mut amnesia_until = None;
     let mut away = false;
+    let mut told = BTreeSet::new();
     loop {
         let Some(inner) = consul.upgrade() else { return };
         let asked = ask(&inner, &service, index).await;
@@ -107,6 +122,14 @@ pub(super) async fn run(consul: Weak<Inner>, service: String, sender: Sender<Arc
                     index = 0;
                     tokio::time::sleep(FIRST_PAUSE).await;
                     continue;
+                }
+                for (instance, weight) in news_of_weights(&instances, &mut told) {
+                    tracing::warn!(
+                        service,
+                        instance,
+                        weight,
+                        "a weight is no whole number, 0 or more; 1 is taken"
+                    );
                 }
                 sender.send_if_modified(|known| {
                     let changed = **known != instances;
@@ -165,6 +188,25 @@ async fn ask(consul: &Inner, service: &str, index: u64) -> Result<(Option<u64>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn instance(id: &str, weight: &str) -> Instance {
+        let entry = serde_json::json!({
+            "Node": {"Address": "127.0.0.1"},
+            "Service": {"ID": id, "Port": 80, "Meta": {"weight": weight}},
+        });
+        serde_json::from_value::<Entry>(entry).unwrap().try_into().unwrap()
+    }
+
+    #[test]
+    fn a_weight_that_cannot_be_read_is_1_and_said_once() {
+        let mut told = BTreeSet::new();
+        let first = [instance("a", "3"), instance("b", "heavy"), instance("c", "0")];
+        assert_eq!(first.each_ref().map(|instance| instance.weight), [3, 1, 0]);
+        assert_eq!(news_of_weights(&first, &mut told), [("b", "heavy")]);
+        assert!(news_of_weights(&first, &mut told).is_empty(), "it was said");
+        let second = [instance("b", "heavy"), instance("c", "-1")];
+        assert_eq!(news_of_weights(&second, &mut told), [("c", "-1")]);
+    }
 
     #[test]
     fn the_index_follows_consuls_rules() {

@@ -374,6 +374,27 @@ fn a_base_path_is_refused_as_it_would_change_every_path() {
 }
 
 #[test]
+fn a_weight_that_cannot_be_read_is_refused_and_not_taken_for_1() {
+    const PATH: &str = "spring.cloud.discovery.client.simple.instances.s";
+    let with = |metadata: &str| beside(&format!("{PATH}: [{{uri: 'http://h:1', metadata: {metadata}}}]"));
+    for (metadata, weight) in
+        [("{weight: 0}", 0), ("{weight: '7'}", 7), ("{weight: }", 1), ("{}", 1), ("", 1)]
+    {
+        assert_eq!(with(metadata).unwrap().services["s"][0].weight, weight, "{metadata}");
+    }
+    for (metadata, problem) in [
+        ("{weight: heavy}", "metadata.weight: `heavy` is no whole number, 0 or more"),
+        ("{weight: -1}", "metadata.weight: `-1` is no whole number, 0 or more"),
+        ("{weight: 1.5}", "metadata.weight: `1.5` is no whole number, 0 or more"),
+        ("{Weight: '${WEIGHT}'}", "metadata.weight: `${WEIGHT}` is no whole number, 0 or more"),
+        ("{weight: [1]}", "metadata.weight: must be a whole number, 0 or more"),
+        ("heavy", "metadata: must be a section, and not a value or a list"),
+    ] {
+        assert_eq!(with(metadata).unwrap_err(), [format!("{PATH}[0]: {problem}")], "{metadata}");
+    }
+}
+
+#[test]
 fn spellings_of_one_section_are_joined() {
     let document = parse(
         "

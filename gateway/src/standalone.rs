@@ -6,6 +6,7 @@ mod boot;
 pub mod document;
 pub mod door;
 mod instances;
+mod overlooked;
 mod placeholders;
 mod redis;
 mod resilience4j;
